@@ -1,0 +1,24 @@
+/* Allocation: every allocation of brigade's own goes through here, so that tests can make the k-th one fail
+ * (BRIGADE_FAIL_ALLOC=k, counted from 1 over the process) and large arrays can ask for alignment and huge pages. */
+#ifndef BRIGADE_BASE_MEMORY_H
+#define BRIGADE_BASE_MEMORY_H
+
+#include <stddef.h>
+
+/* As malloc, calloc, realloc, strdup and strndup; NULL when it fails. Sizes of 0 give a non-NULL pointer. */
+void *mem_alloc(size_t bytes);
+void *mem_zalloc(size_t count, size_t bytes_each);
+void *mem_realloc(void *old, size_t bytes);
+/* Grows an array to count elements; NULL (and `old` intact) on overflow or failure. */
+void *mem_resize(void *old, size_t count, size_t bytes_each);
+char *mem_strdup(const char *text);
+char *mem_strndup(const char *text, size_t bytes);
+/* Formatted string, caller frees; NULL on failure. */
+char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void mem_free(void *p);
+
+/* Large arrays: 64-byte aligned (2 MiB when at least that large), zeroed, huge pages advised. Free with mem_unmap. */
+void *mem_map(size_t bytes);
+void mem_unmap(void *p, size_t bytes);
+
+#endif

@@ -1,0 +1,92 @@
+/* A small test frame: CHECK records a failure and goes on, REQUIRE leaves the test; check_main runs a table and
+ * prints one line a test. A test program exits 0 only when every check held, 77 when all its tests were skipped. */
+#ifndef BRIGADE_TESTS_CHECK_H
+#define BRIGADE_TESTS_CHECK_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct check_test {
+    const char *name;
+    void (*run)(void);
+};
+
+static int check_failures;
+static int check_skipped;
+
+#define CHECK_FAIL(...)                                                                                               \
+    do {                                                                                                              \
+        if (check_failures++ < 40) {                                                                                  \
+            printf("    %s:%d: ", __FILE__, __LINE__);                                                                \
+            printf(__VA_ARGS__);                                                                                      \
+            printf("\n");                                                                                             \
+        }                                                                                                             \
+    } while (0)
+#define CHECK(condition)                                                                                              \
+    do {                                                                                                              \
+        if (!(condition))                                                                                             \
+            CHECK_FAIL("failed: %s", #condition);                                                                     \
+    } while (0)
+#define CHECK_INT(got, want)                                                                                          \
+    do {                                                                                                              \
+        long long got_ = (long long)(got), want_ = (long long)(want);                                                 \
+        if (got_ != want_)                                                                                            \
+            CHECK_FAIL("%s is %lld, not %lld", #got, got_, want_);                                                    \
+    } while (0)
+#define CHECK_NEAR(got, want, tolerance)                                                                              \
+    do {                                                                                                              \
+        double got_ = (got), want_ = (want);                                                                          \
+        if (!(fabs(got_ - want_) <= (tolerance)))                                                                     \
+            CHECK_FAIL("%s is %.9g, not %.9g within %g", #got, got_, want_, (double)(tolerance));                     \
+    } while (0)
+#define CHECK_TEXT(got, want)                                                                                         \
+    do {                                                                                                              \
+        const char *got_ = (got), *want_ = (want);                                                                    \
+        if (!got_ || strcmp(got_, want_))                                                                             \
+            CHECK_FAIL("%s is \"%s\", not \"%s\"", #got, got_ ? got_ : "(null)", want_);                              \
+    } while (0)
+#define REQUIRE(condition)                                                                                            \
+    do {                                                                                                              \
+        if (!(condition)) {                                                                                           \
+            CHECK_FAIL("failed: %s", #condition);                                                                     \
+            return;                                                                                                   \
+        }                                                                                                             \
+    } while (0)
+#define SKIP(why)                                                                                                     \
+    do {                                                                                                              \
+        printf("    skipped: %s\n", why);                                                                             \
+        check_skipped++;                                                                                              \
+        return;                                                                                                       \
+    } while (0)
+
+/* Runs the tests of a table whose names contain argv[1] (all without one). */
+static inline int check_main(int argc, char **argv, const struct check_test *tests, size_t count)
+{
+    int failed = 0, ran = 0, skipped = 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (size_t i = 0; i < count; i++) {
+        if (argc > 1 && !strstr(tests[i].name, argv[1]))
+            continue;
+        check_failures = check_skipped = 0;
+        tests[i].run();
+        printf("%s %s\n", check_failures ? "FAIL" : check_skipped ? "skip" : "ok  ", tests[i].name);
+        ran++;
+        failed += check_failures != 0;
+        skipped += !check_failures && check_skipped;
+    }
+    if (!ran) {
+        fprintf(stderr, "no test has that name\n");
+        return 1;
+    }
+    return failed ? 1 : skipped == ran ? 77 : 0;
+}
+
+#define CHECK_MAIN(tests)                                                                                             \
+    int main(int argc, char **argv)                                                                                   \
+    {                                                                                                                 \
+        return check_main(argc, argv, tests, sizeof(tests) / sizeof *(tests));                                        \
+    }
+
+#endif
