@@ -1,0 +1,87 @@
+/* A stage: one contiguous range of a model's blocks with the embedding if it holds block 0 and the final norm, head
+ * and sampler if it holds the last; its weights, its KV pages, its buffers. One owner thread; the pool computes. */
+#ifndef BRIGADE_ENGINE_MODEL_STAGE_H
+#define BRIGADE_ENGINE_MODEL_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/kernels/ops.h"
+#include "engine/model/model.h"
+#include "engine/model/sampler.h"
+#include "engine/threads.h"
+
+struct stage;
+
+struct stage_options {
+    uint32_t first_block, last_block; /* inclusive */
+    enum kv_type kv;
+    uint32_t kv_pages;
+    uint32_t max_tokens;       /* of one micro-batch */
+    uint32_t max_context;      /* longest sequence */
+    struct pool *pool;         /* borrowed; NULL: one thread */
+    bool keep_mapped;          /* borrow float weights from the file's map instead of copying them */
+    /* Called now and then while loading; returning non-zero stops with ERR_CANCELLED. May be NULL. */
+    int (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_context;
+};
+
+/* What a stage will hold, in bytes: the admission arithmetic, exact up to the allocator's rounding. */
+struct stage_memory {
+    uint64_t weights;    /* blocks */
+    uint64_t embedding;
+    uint64_t head;
+    uint64_t kv;
+    uint64_t buffers;
+    uint64_t total;
+};
+void stage_memory_need(const struct model *m, const struct stage_options *o, struct stage_memory *out);
+
+/* Loads the range. Does not judge whether it fits: the caller has compared stage_memory_need with its limit. */
+int stage_create(const struct model *m, const struct stage_options *o, struct stage **out, struct error *err);
+void stage_destroy(struct stage *s); /* NULL is fine */
+const struct stage_options *stage_options(const struct stage *s);
+void stage_memory_used(const struct stage *s, struct stage_memory *out);
+
+enum span_want {
+    WANT_NOTHING,  /* a prefill chunk that is not the last */
+    WANT_TOKEN,    /* sample the token after the span's last position */
+    WANT_LOGITS,   /* raw logits at the last position, nothing sampled */
+    WANT_SCORES,   /* negative log-likelihood of the following token at every position of the span */
+};
+
+/* One sequence's part of a micro-batch: positions [first, first+count). */
+struct batch_span {
+    uint32_t first, count;
+    const int32_t *tokens;      /* the sequence's tokens from position 0 to first+count-1 (all of them) */
+    const uint32_t *pages;      /* its page table, covering first+count positions */
+    enum span_want want;
+    int32_t next_token;         /* WANT_SCORES: the token after the span, or -1 when there is none */
+    const struct sampling *sampling; /* WANT_TOKEN */
+};
+
+/* What the last stage made of a span. Pointers go into the stage's buffers: valid until its next call. */
+struct span_result {
+    struct sampled sampled;     /* WANT_TOKEN */
+    const float *logits;        /* WANT_LOGITS: vocabulary floats */
+    const float *scores;        /* WANT_SCORES: count floats (count-1 meaningful when next_token is -1; the last 0) */
+};
+
+/* Runs a micro-batch through the stage's blocks. `in`: tokens·width floats in span order (ignored by a stage with the
+ * embedding). `out`: the same shape, for the next stage (NULL for the last stage). results[span_count]: last stage
+ * only. Sum of counts ≤ max_tokens. Token ids out of range, pages out of range: ERR_FORMAT, nothing computed. */
+int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span_count, const float *in, float *out,
+                  struct span_result *results, struct error *err);
+
+/* Copies the first `count` positions of page src to page dst, in all blocks of the stage. */
+int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count);
+
+/* Runs only `repeat` times block `block` (a block of this stage) on made-up activations: `tokens` new positions after
+ * `past` positions in each of `sequences` sequences; returns the median time of one run in seconds, or a negative error.
+ * For the device profile. Leaves KV contents undefined: call before serving or on spare pages. */
+double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past, int repeat);
+/* The same for the head with `tokens` outputs (last stage) and the embedding lookup. */
+double stage_probe_head(struct stage *s, uint32_t tokens, int repeat);
+
+#endif
