@@ -33,7 +33,8 @@ struct gguf_key {
     enum gguf_type type;
     enum gguf_type element; /* of an array */
     uint64_t count;         /* of an array, else 1 */
-    const void *data;       /* the value, or the array's first element, inside the map; perhaps unaligned */
+    const void *data;       /* the value, or the array's first element, inside the map; perhaps unaligned; a string
+                             * starts with its u64 length: read it with gguf_get_text or gguf_array_strings */
 };
 
 struct gguf_tensor {

@@ -44,7 +44,7 @@ static int take(struct cursor *c, void *out, size_t n)
 
 static int take_text(struct cursor *c, uint64_t longest, struct gguf_text *out)
 {
-    uint64_t n;
+    uint64_t n = 0;
     int rc = take(c, &n, sizeof n);
     if (rc)
         return rc;
@@ -137,7 +137,7 @@ static int parse_value(struct cursor *c, struct gguf_key *key, const char *shown
     key->element = type;
     key->count = 1;
     if (type == GGUF_ARRAY) {
-        uint32_t element;
+        uint32_t element = 0;
         if ((rc = take(c, &element, sizeof element)) || (rc = take(c, &key->count, sizeof key->count)))
             return rc;
         if (element == GGUF_ARRAY)
@@ -184,7 +184,7 @@ static int parse_key(struct cursor *c, struct gguf_key *key)
         return error_set(c->err, ERR_FORMAT, "%s: a key has no valid name ('%s'); the file is damaged", c->path, shown);
     snprintf(part, sizeof part, "key '%s'", shown);
     c->part = part;
-    uint32_t type;
+    uint32_t type = 0;
     if ((rc = take(c, &type, sizeof type)))
         return rc;
     if (type >= GGUF_TYPES)
@@ -308,7 +308,7 @@ int gguf_parse(struct gguf *g, struct error *err)
 {
     struct cursor c = {.path = gguf_path_shown(g->files[0].path), .bytes = g->files[0].bytes,
                        .size = g->files[0].size, .err = err};
-    uint64_t tensors, keys, alignment;
+    uint64_t tensors = 0, keys = 0, alignment = 32;
     int rc = parse_header(&c, &g->version, &tensors, &keys);
     if (rc)
         return rc;
