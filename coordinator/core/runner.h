@@ -1,0 +1,164 @@
+/* The door for commands and servers: a model, ready to answer, wherever it runs.
+ *
+ * A runner opens the model's metadata and tokenizer, brings up what computes (this process, worker processes of its own
+ * on loopback, or a cluster), plans, loads, and then drives requests. It owns the loop: sockets, clock, cluster state,
+ * scheduler.
+ *
+ * Threads. The thread that calls runner_open is the runner's thread: only it calls runner_step, runner_plan and
+ * runner_close, and every callback runs on it, inside runner_open or runner_step. runner_submit, runner_cancel,
+ * runner_wake and runner_status may be called by any thread, and from callbacks (runner_status not from callbacks). A
+ * command calls everything from one thread; a server gives the runner a thread of its own that loops over runner_step:
+ *
+ *     runner_open(&options, &runner, &err);
+ *     runner_submit(runner, &request, &id, &err);
+ *     while (runner_busy(runner) && !(rc = runner_step(runner, 100, &err)))
+ *         ;
+ *     runner_close(runner); */
+#ifndef BRIGADE_COORDINATOR_CORE_RUNNER_H
+#define BRIGADE_COORDINATOR_CORE_RUNNER_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "coordinator/core/request.h"
+#include "engine/model/model.h"
+#include "engine/text/tokenizer.h"
+
+struct plan; /* planner/plan.h */
+struct plan_problem;
+struct runner;
+
+enum runner_goal {
+    RUNNER_SERVE, /* load the model and answer requests */
+    RUNNER_PLAN,  /* profile and plan, load nothing: then runner_plan, runner_close */
+    RUNNER_LOOK,  /* only look at the nodes, claim none, no model needed: then runner_status, runner_close */
+};
+
+enum runner_objective { RUNNER_LATENCY, RUNNER_THROUGHPUT, RUNNER_TTFT };
+
+enum runner_phase {
+    RUNNER_STARTING,   /* worker processes come up */
+    RUNNER_CONNECTING, /* encrypted control links, who are you */
+    RUNNER_PROFILING,  /* how fast is each node */
+    RUNNER_MEASURING,  /* how fast is each link */
+    RUNNER_PLANNING,
+    RUNNER_LOADING,    /* weights */
+    RUNNER_READY,
+    RUNNER_FAILED,
+};
+const char *runner_phase_name(enum runner_phase phase); /* "profiling" */
+
+struct runner_progress {
+    enum runner_phase phase;
+    const char *node;      /* which one; NULL for the whole */
+    const char *what;      /* "weights", "block 3": from the node; "" when there is nothing to say */
+    uint64_t done, total;  /* total 0: unknown */
+};
+
+struct runner_options {
+    enum runner_goal goal;
+    const char *config_path;  /* cluster.yaml; NULL: here or on loopback */
+    uint32_t stages;          /* without config_path: 0 computes in this process; K starts K workers on loopback */
+    const char *model_path;   /* a GGUF this process can read (metadata and tokenizer); NULL only to look */
+    int threads;              /* of this process or of each loopback worker; 0: a fair share of the cores */
+    const uint32_t *split;    /* blocks of each stage; NULL: the planner decides. Without config_path and stages: so
+                               * many stages one after the other in this process */
+    uint32_t split_count;
+    bool kv_given;
+    enum kv_type kv;          /* with kv_given; else the config's, else f16 */
+    uint32_t kv_tokens;       /* cache to admit; 0: the config's, else enough for `sequences` of max_context */
+    uint32_t max_context;     /* longest sequence; 0: min(what the model was trained for, 4096, kv_tokens) */
+    uint32_t sequences;       /* that compute at once; 0: 16 */
+    uint32_t queue;           /* requests that may wait beside those; 0: 256 */
+    uint32_t chunk_tokens;    /* most prompt tokens of one micro-batch; 0: 256 */
+    uint32_t microbatches;    /* in flight; 0: the plan's number */
+    int codec;                /* enum frame_codec between stages; 0: the config's, else f32 */
+    bool predict;             /* in this process: measure it too, so that the plan predicts (others always do) */
+    enum runner_objective objective;
+    uint32_t prompt_tokens, output_tokens, concurrency; /* the workload planned for; 0: 512, 128, 1 */
+    const char *worker_path;  /* brigade-worker for `stages`; NULL: beside this program, in the build tree, in PATH */
+    void (*on_progress)(void *context, const struct runner_progress *progress); /* may be NULL */
+    void *context;
+    const volatile sig_atomic_t *interrupt; /* non-zero ends waits soon with ERR_CANCELLED; may be NULL */
+};
+
+/* Returns when the goal is reached. *out is the caller's: runner_close. Every failure is one line that names the file,
+ * node or setting; worker processes started are gone again. */
+int runner_open(const struct runner_options *options, struct runner **out, struct error *err);
+/* Ends what still runs (FINISH_CANCELLED), stops worker processes, closes links. NULL is fine. */
+void runner_close(struct runner *r);
+
+/* NULL when only looking. Live as long as the runner; immutable. */
+const struct model *runner_model(const struct runner *r);
+const struct tokenizer *runner_tokenizer(const struct runner *r);
+uint32_t runner_max_context(const struct runner *r);
+/* The plan in use and the problem it solves; NULL when only looking. Borrowed, valid until the next runner_step. The
+ * plan's predictions are 0 where nothing was measured (in this process without `predict`). */
+const struct plan *runner_plan(const struct runner *r);
+const struct plan_problem *runner_problem(const struct runner *r);
+
+/* Queues a request; *id names it from now on. ERR_BUSY: the queue is full, later. ERR_BOUND: the prompt is over the
+ * context (both numbers). ERR_USAGE: a setting makes no sense. ERR_LOST: the cluster has failed. */
+int runner_submit(struct runner *r, const struct request_options *request, uint64_t *id, struct error *err);
+/* Ends a request soon with FINISH_CANCELLED; its pages are free at once. Unknown ids are ignored. */
+void runner_cancel(struct runner *r, uint64_t id);
+/* Makes a waiting runner_step return. */
+void runner_wake(struct runner *r);
+
+/* Does what there is to do, waiting for it at most timeout_ms (-1: no limit), and delivers callbacks. 0; ERR_CANCELLED
+ * once the interrupt flag is set (running requests go on with the next call: cancel them or close); ERR_LOST and others
+ * when the cluster failed, after every request was finished with that error. Must be called at least every few hundred
+ * milliseconds while ready: heartbeats ride on it. */
+int runner_step(struct runner *r, int timeout_ms, struct error *err);
+/* Whether any request is queued or running. */
+bool runner_busy(const struct runner *r);
+
+/* ---- What is going on ------------------------------------------------------------------------------------------- */
+
+struct runner_node {
+    char name[128], endpoint[256], state[16] /* "connecting" … "ready", "lost", "refused" */, detail[512];
+    char public_key[48], version[64], isa[16], cpu[96];
+    uint32_t cores, threads;
+    uint64_t memory_bytes;    /* admitted */
+    uint64_t resident_bytes;
+    bool has_stage;
+    uint32_t stage, first_block, last_block;
+    char model[256];          /* loaded there; "" for none */
+    uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
+    double rtt_seconds;       /* of heartbeats; 0 unknown */
+    int32_t temperature_millic;
+    uint32_t refused;
+};
+
+struct runner_link {
+    char from[128], to[128];
+    double bytes_per_s, rtt_seconds;
+    bool measured;            /* else from cluster.yaml */
+};
+
+struct runner_stage {         /* what micro-batches measured, by the stages' own clocks */
+    uint64_t microbatches, tokens;
+    double compute_seconds;   /* in all */
+    double decode_seconds;    /* median of the last micro-batches that only decoded, one token a sequence */
+    double wait_seconds;      /* between having a micro-batch and starting it, in all */
+};
+
+struct runner_status {
+    enum runner_phase phase;
+    uint64_t epoch;
+    uint32_t running, queued;
+    uint32_t pages, pages_used;
+    uint32_t microbatches, microbatches_max; /* in flight */
+    uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;
+    uint32_t node_count, link_count, stage_count;
+    struct runner_node *nodes;
+    struct runner_link *links;
+    struct runner_stage *stages;
+};
+int runner_status(struct runner *r, struct runner_status *out, struct error *err);
+void runner_status_free(struct runner_status *s);
+
+#endif
