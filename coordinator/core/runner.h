@@ -61,7 +61,8 @@ struct runner_progress {
 struct runner_options {
     enum runner_goal goal;
     const char *config_path;  /* cluster.yaml; NULL: here or on loopback */
-    uint32_t stages;          /* without config_path: 0 computes in this process; K starts K workers on loopback */
+    uint32_t stages;          /* without config_path: 0 computes in this process; K starts K workers on loopback. With
+                               * it: the plan must have exactly K stages; 0: as many as the planner likes */
     const char *model_path;   /* a GGUF this process can read (metadata and tokenizer); NULL only to look */
     int threads;              /* of this process or of each loopback worker; 0: a fair share of the cores */
     const uint32_t *split;    /* blocks of each stage; NULL: the planner decides. Without config_path and stages: so
