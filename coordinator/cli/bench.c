@@ -1,0 +1,296 @@
+/* `brigade bench`: prefill (pp) and decode (tg) speed, one row a setting, beside the machine's own limits. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/compute.h"
+#include "coordinator/cli/prediction.h"
+
+static const struct command_help help = {
+    "brigade bench -m MODEL [-p 128,512] [-n 32] [-b 1,4] [-t THREADS] [options]",
+    "Measures prefill (pp: tokens of the prompt a second) and decode (tg: tokens a second over all sequences), each\n"
+    "setting --repeat times, the median counts. Beside them: this machine's read bandwidth and int8 peak, and what the\n"
+    "plan predicts.",
+    "brigade bench -m models/stories-5m-q8_0.gguf -p 128 -n 64 -b 1,4\n"
+    "brigade bench -m model.gguf --stages 2 -t 1 -b 1,8 --trace",
+};
+
+struct row {
+    bool prefill;
+    uint32_t tokens, batch, context;
+    double tokens_per_s, ms;
+    double share;      /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
+};
+
+/* What the sequences of one run report. */
+struct lap {
+    uint32_t sequences, first, finished;
+    int64_t all_first_us, last_us, started_us;
+    uint32_t tokens_after;   /* tokens that came once every sequence had its first */
+    struct error error;
+};
+
+static void lap_token(void *context, uint64_t id, const struct request_token *token)
+{
+    struct lap *lap = context;
+    (void)id;
+    if (lap->first == lap->sequences)
+        lap->tokens_after++;
+    if (token->index == 0)
+        lap->first++;
+}
+
+static void lap_finish(void *context, uint64_t id, const struct request_finish *finish)
+{
+    struct lap *lap = context;
+    (void)id;
+    lap->finished++;
+    if (finish->reason == FINISH_ERROR && finish->error)
+        lap->error = *finish->error;
+    if (finish->timing.first_token_us > lap->all_first_us)
+        lap->all_first_us = finish->timing.first_token_us;
+    if (finish->timing.last_token_us > lap->last_us)
+        lap->last_us = finish->timing.last_token_us;
+    if (!lap->started_us || finish->timing.started_us < lap->started_us)
+        lap->started_us = finish->timing.started_us;
+}
+
+/* Prompts of made-up tokens, different in each sequence so that no prefix is shared. */
+static void fill_prompt(int32_t *ids, size_t count, uint32_t vocabulary, uint64_t salt)
+{
+    for (size_t i = 0; i < count; i++)
+        ids[i] = (int32_t)(hash_mix64(salt * 1000003 + i) % vocabulary);
+}
+
+static int run_lap(struct runner *r, uint32_t prompt, uint32_t generate, uint32_t batch, uint64_t salt, struct lap *lap,
+                   struct error *err)
+{
+    uint32_t vocabulary = model_info(runner_model(r))->vocabulary;
+    int32_t *ids = mem_zalloc(prompt, sizeof *ids);
+    int rc = ids ? 0 : error_set(err, ERR_NOMEM, "out of memory");
+    *lap = (struct lap){.sequences = batch};
+    for (uint32_t i = 0; i < batch && !rc; i++) {
+        struct request_options request = {
+            .prompt = ids, .prompt_count = prompt, .max_tokens = generate, .ignore_end = true, .client = i,
+            .on_token = lap_token, .on_finish = lap_finish, .context = lap,
+        };
+        uint64_t id;
+        sampling_default(&request.sampling);
+        fill_prompt(ids, prompt, vocabulary, salt + i);
+        rc = runner_submit(r, &request, &id, err);
+    }
+    while (!rc && lap->finished < batch)
+        rc = runner_step(r, 100, err);
+    mem_free(ids);
+    if (!rc && lap->error.code)
+        rc = error_set(err, lap->error.code, "%s", lap->error.text);
+    return rc;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt, struct error *err)
+{
+    double rates[64];
+    for (int i = 0; i < repeat; i++) {
+        struct lap lap;
+        uint32_t prompt = row->prefill ? row->tokens : row->context, generate = row->prefill ? 1 : row->tokens + 1;
+        int rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
+        *salt += row->batch;
+        if (rc)
+            return rc;
+        double seconds = 1e-6 * (double)(row->prefill ? lap.all_first_us - lap.started_us : lap.last_us - lap.all_first_us);
+        double tokens = row->prefill ? (double)row->tokens * row->batch : lap.tokens_after;
+        rates[i] = seconds > 0 ? tokens / seconds : 0;
+    }
+    qsort(rates, (size_t)repeat, sizeof *rates, by_value);
+    row->tokens_per_s = rates[repeat / 2];
+    row->ms = row->tokens_per_s > 0 ? 1e3 * row->batch / row->tokens_per_s : 0; /* tg: of one step */
+    return 0;
+}
+
+/* Bytes of weights read for one decoded token, and multiply-accumulates of one token's matrices. */
+static void token_costs(const struct model *m, double *bytes, double *macs)
+{
+    struct block_cost head = model_head_cost(m);
+    uint32_t blocks = model_info(m)->blocks;
+    *bytes = (double)head.read_bytes;
+    *macs = 0;
+    for (uint32_t i = 0; i < blocks; i++) {
+        struct block_cost cost = model_block_cost(m, i, KV_F16);
+        *bytes += (double)cost.read_bytes;
+        *macs += (double)cost.flops_per_token / 2;
+    }
+}
+
+static json_t *rows_json(const struct row *rows, size_t count, uint32_t stages, int threads)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < count; i++)
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
+                                              "tokens", (int)rows[i].tokens, "batch", (int)rows[i].batch, "context",
+                                              (int)rows[i].context, "threads", threads, "tokens_per_s", rows[i].tokens_per_s,
+                                              "of_limit", rows[i].share, "stages", (int)stages));
+    return list;
+}
+
+/* This machine's limits with as many threads as the run uses in all. */
+static int probe_machine(int threads, double *read, double *macs, struct error *err)
+{
+    struct pool *pool = NULL;
+    int rc = kernels_init(err);
+    if (!rc)
+        rc = pool_create(&(struct pool_options){.threads = threads, .bind = true}, &pool, err);
+    if (rc)
+        return rc;
+    *read = probe_read_bandwidth(pool, 300);
+    *macs = probe_int8_peak(pool, 100);
+    pool_destroy(pool);
+    return 0;
+}
+
+struct bench_options {
+    struct compute_options compute;
+    struct option_list prefill, batches, contexts;
+    int64_t decode, repeat;
+    bool trace;
+};
+
+/* Lists the rows to measure; *rows is the caller's. */
+static size_t plan_rows(const struct bench_options *o, struct row *rows)
+{
+    static const int64_t default_prefill[] = {128, 512}, default_batch[] = {1}, default_context[] = {16};
+    const int64_t *prefill = o->prefill.values ? o->prefill.values : default_prefill;
+    const int64_t *batch = o->batches.values ? o->batches.values : default_batch;
+    const int64_t *context = o->contexts.values ? o->contexts.values : default_context;
+    size_t n = 0, prefills = o->prefill.values ? o->prefill.count : 2;
+    for (size_t i = 0; i < prefills; i++)
+        if (prefill[i] > 0)
+            rows[n++] = (struct row){.prefill = true, .tokens = (uint32_t)prefill[i], .batch = 1};
+    for (size_t c = 0; o->decode > 0 && c < (o->contexts.values ? o->contexts.count : 1); c++)
+        for (size_t i = 0; i < (o->batches.values ? o->batches.count : 1); i++)
+            rows[n++] = (struct row){.tokens = (uint32_t)o->decode, .batch = (uint32_t)batch[i], .context = (uint32_t)context[c]};
+    return n;
+}
+
+static int bench(struct bench_options *o, struct error *err)
+{
+    size_t most = o->prefill.count + (o->batches.count + 1) * (o->contexts.count + 1) + 2;
+    struct row *rows = mem_zalloc(most, sizeof *rows);
+    struct runner *runner = NULL;
+    double read = 0, peak = 0, bytes, macs;
+    uint32_t longest = 0, widest = 1;
+    if (!rows)
+        return error_set(err, ERR_NOMEM, "out of memory");
+    size_t count = plan_rows(o, rows);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t need = rows[i].prefill ? rows[i].tokens + 1 : rows[i].context + rows[i].tokens + 1;
+        longest = need > longest ? need : longest;
+        widest = rows[i].batch > widest ? rows[i].batch : widest;
+    }
+    if (!o->compute.context)
+        o->compute.context = longest;
+    o->compute.sequences = widest;
+    o->compute.concurrency = 1;
+    int threads_all = (int)o->compute.threads * (o->compute.stages > 1 && !o->compute.config ? (int)o->compute.stages : 1);
+    int rc = o->compute.config ? 0 : probe_machine(threads_all, &read, &peak, err);
+    if (!rc)
+        rc = compute_open(&o->compute, &runner, err);
+    uint64_t salt = 1;
+    struct progress progress = {0};
+    for (size_t i = 0; i < count && !rc; i++) {
+        struct lap warm;
+        progress_show(&progress, "measuring", i, count);
+        if (i == 0)
+            rc = run_lap(runner, 8, 4, 1, salt++, &warm, err);
+        if (!rc)
+            rc = measure(runner, &rows[i], (int)o->repeat, &salt, err);
+    }
+    progress_clear(&progress);
+    if (rc)
+        goto done;
+
+    token_costs(runner_model(runner), &bytes, &macs);
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].prefill && peak > 0)
+            rows[i].share = rows[i].tokens_per_s * macs / peak;
+        else if (!rows[i].prefill && read > 0)
+            rows[i].share = rows[i].tokens_per_s / rows[i].batch * bytes / read;
+    }
+    json_t *stage_list = compute_stages_json(runner);
+    uint32_t stages = (uint32_t)json_array_size(stage_list);
+    if (o->compute.json) {
+        json_t *document = json_pack("{s:o, s:f, s:f, s:f, s:s, s:s, s:o, s:o}", "rows",
+                                     rows_json(rows, count, stages, (int)o->compute.threads), "read_gbps", read / 1e9,
+                                     "int8_gmacs", peak / 1e9, "weight_bytes_per_token", bytes, "isa", kernels_isa(), "model",
+                                     model_info(runner_model(runner))->name, "stage_list", stage_list, "predicted",
+                                     prediction_json(runner));
+        if (document && o->trace)
+            json_object_set_new(document, "trace", trace_json(runner));
+        if (output_json(document))
+            rc = error_set(err, ERR_IO, "cannot write the result");
+    } else {
+        struct table *t = table_create(7);
+        const char *heads[] = {"what", "tokens", "batch", "context", "tokens/s", "ms/step", "of limit"};
+        for (size_t i = 0; i < 7; i++)
+            table_cell(t, "%s", heads[i]);
+        for (size_t i = 0; i < count; i++) {
+            table_cell(t, "%s", rows[i].prefill ? "prefill" : "decode");
+            table_cell(t, "%u", rows[i].tokens);
+            table_cell(t, "%u", rows[i].batch);
+            table_cell(t, "%u", rows[i].context);
+            table_cell(t, "%.1f", rows[i].tokens_per_s);
+            table_cell(t, "%.3f", rows[i].prefill ? 1e3 * rows[i].tokens / rows[i].tokens_per_s : rows[i].ms);
+            table_cell(t, rows[i].share > 0 ? "%.0f %%" : "-", rows[i].share * 100);
+        }
+        table_print(t);
+        table_destroy(t);
+        if (read > 0)
+            printf("limits here: read %.1f GB/s (decode), int8 %.0f GMAC/s (prefill); %.1f MB of weights a token; %s kernels\n",
+                   read / 1e9, peak / 1e9, bytes / 1e6, kernels_isa());
+        prediction_print_bench(runner);
+        if (o->trace)
+            trace_print(runner);
+        json_decref(stage_list);
+    }
+done:
+    runner_close(runner);
+    mem_free(rows);
+    return rc;
+}
+
+int command_bench(int argc, char **argv)
+{
+    struct bench_options o = {.compute = {.predict = true}, .decode = 32, .repeat = 3};
+    struct option table[COMPUTE_OPTIONS + 6];
+    size_t rows = compute_option_rows(&o.compute, table);
+    const struct option own[] = {
+        {"--prefill", 'p', OPTION_LIST, &o.prefill, "LIST", "prompt lengths (default 128,512; 0: none)", 0, 1 << 20},
+        {"--decode", 'n', OPTION_INT, &o.decode, "N", "tokens to decode in each sequence (default 32; 0: none)", 0, 1 << 20},
+        {"--batch", 'b', OPTION_LIST, &o.batches, "LIST", "sequences that decode at once (default 1)", 1, 256},
+        {"--past", 0, OPTION_LIST, &o.contexts, "LIST", "context before decoding (default 16)", 1, 1 << 24},
+        {"--repeat", 'r', OPTION_INT, &o.repeat, "N", "runs of each setting, the median counts (default 3)", 1, 64},
+        {"--trace", 0, OPTION_FLAG, &o.trace, NULL, "where the time of a decoded token goes, stage by stage"},
+    };
+    memcpy(table + rows, own, sizeof own);
+    rows += sizeof own / sizeof *own;
+    size_t words;
+    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
+    if (parsed != OPTIONS_OK)
+        return parsed == OPTIONS_HELP ? 0 : 2;
+    struct error err = {0};
+    int rc = bench(&o, &err);
+    mem_free(o.prefill.values);
+    mem_free(o.batches.values);
+    mem_free(o.contexts.values);
+    compute_release(&o.compute);
+    return rc == ERR_USAGE ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+}

@@ -1,0 +1,42 @@
+/* What every command that computes shares: the options that say where (-c, --stages, --split, --threads), how much
+ * cache, the progress bars of bringing it up, and Ctrl-C. One thread. */
+#ifndef BRIGADE_COORDINATOR_CLI_COMPUTE_H
+#define BRIGADE_COORDINATOR_CLI_COMPUTE_H
+
+#include "coordinator/cli/options.h"
+#include "coordinator/cli/output.h"
+#include "coordinator/core/runner.h"
+
+struct compute_options {
+    const char *model, *config, *kv, *objective, *codec;
+    int64_t stages, threads, context, kv_tokens, chunk;
+    struct option_list split;
+    bool json;
+    /* Set by the command before compute_open. */
+    enum runner_goal goal;
+    bool predict;
+    uint32_t sequences, prompt_tokens, output_tokens, concurrency;
+    struct progress progress;
+    uint32_t split_blocks[256];
+};
+
+/* The shared rows, for appending a command's own: `table` has room for COMPUTE_OPTIONS rows; returns how many it wrote. */
+#define COMPUTE_OPTIONS 12
+size_t compute_option_rows(struct compute_options *o, struct option *table);
+
+/* Opens the runner these options describe, with progress bars. 0 or a negative error; ERR_USAGE for bad combinations. */
+int compute_open(struct compute_options *o, struct runner **out, struct error *err);
+void compute_release(struct compute_options *o);
+
+/* Set by SIGINT and SIGTERM once compute_open has run; a second signal ends the program. */
+extern volatile sig_atomic_t compute_interrupted;
+
+/* Submits one request and steps until it has finished; 0, the request's error, or ERR_CANCELLED after Ctrl-C (the
+ * request's on_finish has been called then, too). */
+int compute_request(struct runner *r, const struct request_options *request, struct error *err);
+
+/* "1 stage in this process", "3 stages: pi-kitchen 0-2, orin 3-7" and the same as JSON (array of objects with device,
+ * first_block, last_block). */
+json_t *compute_stages_json(const struct runner *r);
+
+#endif

@@ -1,0 +1,103 @@
+"""The same bits whatever the split, the batch, the threads, the ISA level: one checksum of the raw logits for all."""
+import os
+import subprocess
+
+from lab import MODEL, PROMPT, SkipTest, brigade, brigade_json, main, temporary_folder
+
+FOLDER = temporary_folder()
+
+
+def model_of(kind):
+    """The shipped model, and F32 and Q4_0 files made from it."""
+    path = os.path.join(FOLDER, f"stories-{kind}.gguf")
+    if kind == "q8_0":
+        return MODEL
+    if not os.path.exists(path):
+        source = MODEL if kind == "f32" else model_of("f32")
+        done = brigade("quantize", source, path, kind.upper())
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+def crc(model, *args, env=None):
+    return brigade_json("logits", "-m", model, "-p", PROMPT, "--bits", "--top", 1, *args, env=env)["crc32"]
+
+
+def all_equal(kind):
+    model = model_of(kind)
+    want = crc(model, "--threads", 1)
+    cases = [["--threads", 2]]
+    cases += [["--stages", k, "--threads", 1] for k in (2, 3, 5)]
+    cases += [["--split", f"{a},{8 - a}", "--threads", 1] for a in range(1, 8)]
+    cases += [["--stages", 2, "--split", f"{a},{8 - a}", "--threads", 1] for a in (1, 4, 7)]
+    cases += [["--chunk", n, "--threads", 1] for n in (1, 7, 64)]
+    cases += [["--stages", 3, "--chunk", n, "--threads", 1] for n in (1, 7)]
+    for case in cases:
+        got = crc(model, *case)
+        assert got == want, f"{kind} with {case}: {got:08x}, not {want:08x}"
+    return want
+
+
+def test_q8_0():
+    all_equal("q8_0")
+
+
+def test_q4_0():
+    all_equal("q4_0")
+
+
+def test_f32():
+    all_equal("f32")
+
+
+def test_prefill_equals_decode():
+    """Greedy tokens decoded one by one, then the whole text prefilled: the same logits after the last token."""
+    ids = brigade_json("tokenize", "-m", MODEL, "-p", PROMPT)["ids"]
+    made = brigade_json("run", "-m", MODEL, "-p", PROMPT, "-n", 20, "--temp", 0, "--ignore-eos")["tokens"]
+    assert len(made) == 20
+    for cut in (1, 10, 19):
+        text = ",".join(map(str, ids + made[:cut]))
+        greedy = brigade_json("logits", "-m", MODEL, "--tokens", text, "--greedy", 20 - cut)["greedy"]
+        assert [g[0] for g in greedy] == made[cut:], f"after {cut} tokens"
+
+
+def test_every_isa_level():
+    done = brigade("logits", "-m", MODEL, "-p", PROMPT, env={"BRIGADE_ISA": "pdp11"})
+    assert done.returncode == 1 and "scalar" in done.stderr, done.stderr
+    tried = []
+    for kind in ("q8_0", "q4_0", "f32"):
+        want = crc(model_of(kind), env={"BRIGADE_ISA": "scalar"})
+        for level in ("avx2", "avx512", "neon", "dotprod", "i8mm"):
+            if level in done.stderr:
+                got = crc(model_of(kind), env={"BRIGADE_ISA": level})
+                assert got == want, f"{kind} at {level}: {got:08x}, not {want:08x}"
+                tried.append(level)
+    if not tried:
+        raise SkipTest("this CPU has only the scalar level")
+
+
+def test_seeded_sampling_is_the_same_over_any_split():
+    args = ["run", "-m", MODEL, "-p", PROMPT, "-n", 40, "--seed", 7, "--temp", 1]
+    want = brigade_json(*args)
+    for case in (["--stages", 2], ["--stages", 4, "--split", "1,2,3,2"], ["--threads", 2, "--chunk", 3]):
+        got = brigade_json(*args, *case)
+        assert got["tokens"] == want["tokens"] and got["text"] == want["text"], case
+        assert got["stages"] == (int(case[1]) if case[0] == "--stages" else 1)
+    assert brigade_json(*args[:-3], 8, "--temp", 1)["tokens"] != want["tokens"]
+
+
+def test_arm64_under_qemu():
+    """An arm64 build, when its folder is named: the same checksums."""
+    arm = os.environ.get("BRIGADE_ARM64")
+    if not arm:
+        raise SkipTest("BRIGADE_ARM64 names no arm64 build of brigade")
+    for kind in ("q8_0", "q4_0", "f32"):
+        want = crc(model_of(kind))
+        for level in ("scalar", "neon", "dotprod", "i8mm"):
+            done = subprocess.run(["qemu-aarch64", "-cpu", "max", arm, "logits", "-m", model_of(kind), "-p", PROMPT, "--bits",
+                                   "--top", "1", "--threads", "2"], capture_output=True, text=True, timeout=300,
+                                  env={**os.environ, "BRIGADE_ISA": level})
+            assert f"crc32 {want:08x}" in done.stdout, f"{kind} at {level}: {done.stdout[-80:]} {done.stderr}"
+
+
+main(globals())
