@@ -1,0 +1,135 @@
+/* Prints what the planner predicted beside what was measured. One thread. */
+#include "coordinator/cli/prediction.h"
+
+#include <stdio.h>
+
+#include "base/units.h"
+#include "coordinator/cli/compute.h"
+#include "coordinator/cli/output.h"
+#include "planner/plan.h"
+
+json_t *compute_stages_json(const struct runner *r)
+{
+    const struct plan *plan = runner_plan(r);
+    const struct plan_problem *problem = runner_problem(r);
+    json_t *list = json_array();
+    for (int i = 0; plan && i < plan->stages; i++)
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "device", problem->device[plan->stage[i].device].name,
+                                              "first_block", plan->stage[i].first_block, "last_block", plan->stage[i].last_block));
+    return list;
+}
+
+void prediction_plan_table(const struct runner *r)
+{
+    const struct plan *plan = runner_plan(r);
+    const struct plan_problem *problem = runner_problem(r);
+    static const char *const heads[] = {"stage", "worker", "blocks", "memory", "decode ms", "prefill ms"};
+    struct table *t = table_create(6);
+    for (size_t i = 0; i < 6; i++)
+        table_cell(t, "%s", heads[i]);
+    for (int i = 0; plan && i < plan->stages; i++) {
+        const struct plan_stage *stage = &plan->stage[i];
+        char memory[UNITS_TEXT];
+        table_cell(t, "%d", i);
+        table_cell(t, "%s", problem->device[stage->device].name);
+        table_cell(t, "%d-%d", stage->first_block, stage->last_block);
+        table_cell(t, "%s", units_bytes_text((uint64_t)stage->memory_bytes, memory));
+        table_cell(t, "%.3f", stage->decode_s * 1e3);
+        table_cell(t, "%.3f", stage->prefill_s * 1e3);
+    }
+    table_print(t);
+    table_destroy(t);
+}
+
+/* The plan's TTFT for another prompt length than the one it was made for. */
+static double predicted_ttft(const struct runner *r, uint32_t prompt_tokens)
+{
+    const struct plan *plan = runner_plan(r);
+    struct plan_problem *problem = plan_problem_copy(runner_problem(r));
+    struct plan again;
+    int order[PLAN_MAX_DEVICES], counts[PLAN_MAX_DEVICES];
+    double ttft = plan->ttft_s;
+    if (!problem)
+        return ttft;
+    problem->workload.prompt_tokens = (int)prompt_tokens;
+    for (int i = 0; i < plan->stages; i++) {
+        order[i] = plan->stage[i].device;
+        counts[i] = plan->stage[i].last_block - plan->stage[i].first_block + 1;
+    }
+    if (prompt_tokens && !plan_evaluate(problem, order, counts, plan->stages, &again, NULL))
+        ttft = again.ttft_s;
+    plan_problem_free(problem);
+    return ttft;
+}
+
+static void print_pair(const char *what, double measured, double predicted, const char *unit)
+{
+    fprintf(stderr, "  %-10s %10.2f %s", what, measured, unit);
+    if (predicted > 0)
+        fprintf(stderr, "   predicted %10.2f (%+.0f %%)", predicted, (measured / predicted - 1) * 100);
+    fputc('\n', stderr);
+}
+
+void prediction_print(const struct runner *r, uint32_t prompt_tokens, uint32_t tokens, double ttft_ms, double tpot_ms)
+{
+    const struct plan *plan = runner_plan(r);
+    double tpot = plan ? plan->tpot_s * 1e3 : 0, ttft = plan && plan->ttft_s > 0 ? predicted_ttft(r, prompt_tokens) * 1e3 : 0;
+    fprintf(stderr, "\n%u prompt tokens, %u generated, %d stage%s\n", prompt_tokens, tokens, plan ? plan->stages : 1,
+            plan && plan->stages == 1 ? "" : "s");
+    print_pair("TTFT", ttft_ms, ttft, "ms");
+    if (tokens > 1) {
+        print_pair("TPOT", tpot_ms, tpot, "ms");
+        print_pair("tokens/s", tpot_ms > 0 ? 1e3 / tpot_ms : 0, tpot > 0 ? 1e3 / tpot : 0, "  ");
+    }
+}
+
+void prediction_print_bench(const struct runner *r)
+{
+    const struct plan *plan = runner_plan(r);
+    char limit[PLAN_LIMIT_TEXT];
+    if (!plan || plan->tpot_s <= 0)
+        return;
+    printf("predicted: TPOT %.3f ms (%.1f tokens/s), TTFT %.2f ms for %d tokens; bottleneck %s\n", plan->tpot_s * 1e3,
+           1 / plan->tpot_s, plan->ttft_s * 1e3, runner_problem(r)->workload.prompt_tokens,
+           plan_limit_text(runner_problem(r), plan, limit));
+}
+
+json_t *prediction_json(const struct runner *r)
+{
+    const struct plan *plan = runner_plan(r);
+    char limit[PLAN_LIMIT_TEXT];
+    if (!plan || plan->tpot_s <= 0)
+        return json_null();
+    return json_pack("{s:f, s:f, s:f, s:s}", "tpot_ms", plan->tpot_s * 1e3, "ttft_ms", plan->ttft_s * 1e3, "tokens_per_s",
+                     plan->tokens_per_s, "bottleneck", plan_limit_text(runner_problem(r), plan, limit));
+}
+
+json_t *trace_json(struct runner *r)
+{
+    struct runner_status status = {0};
+    json_t *list = json_array();
+    if (runner_status(r, &status, NULL))
+        return list;
+    for (uint32_t i = 0; i < status.stage_count; i++) {
+        const struct runner_stage *s = &status.stages[i];
+        json_array_append_new(list, json_pack("{s:i, s:I, s:I, s:f, s:f, s:f}", "stage", (int)i, "microbatches",
+                                              (json_int_t)s->microbatches, "tokens", (json_int_t)s->tokens, "compute_s",
+                                              s->compute_seconds, "decode_ms", s->decode_seconds * 1e3, "wait_s", s->wait_seconds));
+    }
+    runner_status_free(&status);
+    return list;
+}
+
+void trace_print(struct runner *r)
+{
+    struct runner_status status = {0};
+    if (runner_status(r, &status, NULL))
+        return;
+    printf("where the time went, by the stages' own clocks:\n");
+    for (uint32_t i = 0; i < status.stage_count; i++) {
+        const struct runner_stage *s = &status.stages[i];
+        printf("  stage %u: %llu micro-batches, compute %.3f s (decode step %.3f ms), waited %.3f s\n", i,
+               (unsigned long long)s->microbatches, s->compute_seconds, s->decode_seconds * 1e3, s->wait_seconds);
+    }
+    runner_status_free(&status);
+}

@@ -1,0 +1,24 @@
+/* Measured beside predicted: what the plan promised, as text and JSON, and where a micro-batch's time went. One thread. */
+#ifndef BRIGADE_COORDINATOR_CLI_PREDICTION_H
+#define BRIGADE_COORDINATOR_CLI_PREDICTION_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "coordinator/core/runner.h"
+
+/* The stage table of the plan in use, to stdout: stage, worker, blocks, memory, predicted ms. */
+void prediction_plan_table(const struct runner *r);
+
+/* After a run, to stderr: TTFT, TPOT and tokens/s, measured and predicted for this prompt's length. */
+void prediction_print(const struct runner *r, uint32_t prompt_tokens, uint32_t tokens, double ttft_ms, double tpot_ms);
+/* One line for bench, to stdout. */
+void prediction_print_bench(const struct runner *r);
+/* {"tpot_ms", "ttft_ms", "tokens_per_s", "bottleneck"}; null where nothing was predicted. */
+json_t *prediction_json(const struct runner *r);
+
+/* Stage by stage: median compute time of a decode step, and the share of the run it waited. */
+void trace_print(struct runner *r);
+json_t *trace_json(struct runner *r);
+
+#endif
