@@ -14,7 +14,7 @@
  *   exact. For types with minima or sub-scales the exact sequence stands in numerics.h beside each type.
  * - Attention, one query and head: s[p] = (fma chain over d rising of q[d]·k[p][d], from 0) · scale, then the soft cap
  *   if any; m = max s; e[p] = exp(s[p] - m); sum: lane p mod 16 by absolute position p, rising, then tree16 (plus the
- *   sink's exp last, if any); out[d] = (Σ over segments of 512 absolute positions, rising: the segment's fma chain
+ *   sink's exp last, if any; then m = max(m, sink)); out[d] = (Σ over segments of 512 absolute positions, rising: the segment's fma chain
  *   over p of e[p]·v[p][d], from 0, segments added in order from 0) · (1/sum).
  * - rms_norm: r = 1/sqrt(dot16(x,x)/n + eps); y = (x·r)·w.  layer_norm: mean = sum16(x)/n (lanes as dot16, adds);
  *   v = dot16(x-mean, x-mean)/n; y = fma((x-mean)·(1/sqrt(v+eps)), w, b).
@@ -42,6 +42,9 @@ const char *const *kernels_levels(void);
 int kernels_force(const char *level, struct error *err);
 /* A number that changes whenever kernels' speed or layout may: part of the profile cache's key. */
 uint32_t kernels_version(void);
+/* On from the start. Off lets OpenBLAS do float prefill: faster, but its sums have an order of their own, so invariance
+ * ends there. Quantised weights never use it. Set before work begins. */
+void kernels_set_deterministic(bool on);
 
 /* ---- Weights ------------------------------------------------------------------------------------------------ */
 

@@ -1,0 +1,123 @@
+/* Matrices: laying out weights for the chosen level, and one row back as floats. Owns the laid-out bytes; borrows the
+ * file's where its own order serves. Loading splits over the pool; otherwise any thread. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "engine/kernels/numerics.h"
+#include "engine/kernels/ops.h"
+#include "engine/kernels/table.h"
+#include "engine/quant/dequantize.h"
+
+static bool is_float(uint32_t type)
+{
+    return type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16;
+}
+
+bool matrix_supported(uint32_t type, uint32_t cols)
+{
+    if (!cols || (!is_float(type) && !numerics_of(type).groups))
+        return false;
+    return cols % type_info(type)->block_values == 0;
+}
+
+static uint32_t panels_of(uint32_t rows)
+{
+    return rows / PANEL_ROWS + (rows % PANEL_ROWS != 0);
+}
+
+/* What the level's layout takes; for the file's own order, the file's bytes. */
+static size_t laid_out_bytes(uint32_t type, uint32_t rows, uint32_t cols)
+{
+    enum layout layout = is_float(type) ? LAYOUT_EXPANDED : layout_of(type);
+    if (layout == LAYOUT_EXPANDED)
+        return rows * type_row_bytes(type, cols);
+    return panels_of(rows) * layout_panel_bytes(layout, cols);
+}
+
+size_t matrix_bytes(uint32_t type, uint32_t rows, uint32_t cols)
+{
+    if (!matrix_supported(type, cols) || is_float(type) || layout_of(type) == LAYOUT_EXPANDED)
+        return 0;
+    return laid_out_bytes(type, rows, cols);
+}
+
+struct load_job {
+    struct matrix *m;
+    enum layout layout;
+    const uint8_t *source;
+    size_t row_bytes;
+};
+
+static void load_panels(void *context, size_t begin, size_t end, int thread)
+{
+    const struct load_job *job = context;
+    const struct matrix *m = job->m;
+    size_t panel_bytes = layout_panel_bytes(job->layout, m->cols);
+    for (size_t p = begin; p < end; p++) {
+        uint32_t first = (uint32_t)p * PANEL_ROWS, rows = m->rows - first < PANEL_ROWS ? m->rows - first : PANEL_ROWS;
+        pack_panel(job->layout, m->cols, job->source + first * job->row_bytes, job->row_bytes, rows, kernels->flip,
+                   (uint8_t *)m->data + p * panel_bytes);
+    }
+}
+
+#define COPY_GRAIN ((size_t)1 << 20)
+
+static void load_copy(void *context, size_t begin, size_t end, int thread)
+{
+    const struct load_job *job = context;
+    memcpy((uint8_t *)job->m->data + begin, job->source + begin, end - begin);
+}
+
+int matrix_load(struct matrix *m, struct pool *pool, uint32_t type, uint32_t rows, uint32_t cols, const void *source,
+                bool borrow, struct error *err)
+{
+    if (!matrix_supported(type, cols))
+        return error_set(err, ERR_UNSUPPORTED, "no kernel multiplies %s rows of %u columns", type_name(type),
+                         (unsigned)cols);
+    enum layout layout = is_float(type) ? LAYOUT_EXPANDED : layout_of(type);
+    struct matrix loaded = {.type = type, .rows = rows, .cols = cols};
+    if (layout == LAYOUT_EXPANDED && borrow) {
+        loaded.source = source;
+        *m = loaded;
+        return 0;
+    }
+    loaded.bytes = laid_out_bytes(type, rows, cols);
+    loaded.data = mem_map(loaded.bytes);
+    if (!loaded.data)
+        return error_set(err, ERR_NOMEM, "out of memory for a %s matrix of %u x %u (%zu bytes)", type_name(type),
+                         (unsigned)rows, (unsigned)cols, loaded.bytes);
+    struct load_job job = {&loaded, layout, source, type_row_bytes(type, cols)};
+    if (layout == LAYOUT_EXPANDED)
+        pool_for(pool, loaded.bytes, COPY_GRAIN, load_copy, &job);
+    else
+        pool_for(pool, panels_of(rows), 1, load_panels, &job);
+    *m = loaded;
+    return 0;
+}
+
+void matrix_free(struct matrix *m)
+{
+    if (m && m->data)
+        mem_unmap(m->data, m->bytes);
+    if (m)
+        *m = (struct matrix){0};
+}
+
+void matrix_row(const struct matrix *m, uint32_t row, float *out)
+{
+    enum layout layout = is_float(m->type) ? LAYOUT_EXPANDED : layout_of(m->type);
+    if (layout == LAYOUT_EXPANDED) {
+        const uint8_t *base = m->data ? m->data : m->source;
+        dequantize_row(m->type, base + row * type_row_bytes(m->type, m->cols), out, m->cols);
+        return;
+    }
+    /* Block by block, so that no row of bytes need be held. */
+    uint32_t values = type_info(m->type)->block_values;
+    size_t step = layout_panel_bytes(layout, values);
+    const uint8_t *panel = (const uint8_t *)m->data + row / PANEL_ROWS * layout_panel_bytes(layout, m->cols);
+    for (uint32_t c = 0; c < m->cols; c += values, panel += step) {
+        uint8_t block[512];
+        unpack_row(layout, values, panel, row % PANEL_ROWS, kernels->flip, block);
+        dequantize_row(m->type, block, out + c, values);
+    }
+}

@@ -1,0 +1,292 @@
+/* Matrix products over the pool. Work is split by panels of 16 rows; every kernel call covers whole columns in rising
+ * order, so neither the split nor the size of the batch touches a sum. Owns nothing; one op at a time for one pool. */
+#include <string.h>
+
+#include "engine/kernels/blas.h"
+#include "engine/kernels/numerics.h"
+#include "engine/kernels/ops.h"
+#include "engine/kernels/table.h"
+
+#define MAX_JOBS 8u
+/* Activations of one pass over the weights stay within the second cache level; weights are read once a pass. */
+#define CHUNK_BYTES ((size_t)384 << 10)
+#define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
+#define EXPANDED_TOKENS 64u
+#define QUANTISE_GRAIN 8u
+
+/* ---- Activations --------------------------------------------------------------------------------------------- */
+
+size_t activations_bytes(uint32_t n, uint32_t cols)
+{
+    return ((size_t)n * ((cols + 31) / 32) * sizeof(struct act_block) + 63) / 64 * 64;
+}
+
+/* The records of tile j begin behind those of the tokens before it. */
+static struct act_block *tile_blocks(const struct activations *a, struct tiles tiles, uint32_t j)
+{
+    return (struct act_block *)a->scratch + (size_t)tile_first(tiles, j) * (a->cols / 32);
+}
+
+static void quantise_tokens(void *context, size_t begin, size_t end, int thread)
+{
+    const struct activations *a = context;
+    struct tiles tiles = tiles_of(a->n, kernels->tile_tokens);
+    for (uint32_t j = 0; j < tiles.count; j++) {
+        uint32_t first = tile_first(tiles, j), size = tile_size(tiles, j);
+        for (uint32_t t = 0; t < size; t++)
+            if (first + t >= begin && first + t < end)
+                kernels->quantise(a->x + (first + t) * a->stride, a->cols, tile_blocks(a, tiles, j) + t, size);
+    }
+}
+
+static void quantise_now(struct activations *a, struct pool *pool)
+{
+    if (a->quantised)
+        return;
+    pool_for(pool, a->n, QUANTISE_GRAIN, quantise_tokens, a);
+    a->quantised = true;
+}
+
+void activations_set(struct activations *a, struct pool *pool, const float *x, size_t stride, uint32_t n,
+                     uint32_t cols, void *scratch, bool want_quantised)
+{
+    *a = (struct activations){.n = n, .cols = cols, .x = x, .stride = stride, .scratch = scratch};
+    if (want_quantised && cols % 32 == 0)
+        quantise_now(a, pool);
+}
+
+/* ---- One panel against tokens -------------------------------------------------------------------------------- */
+
+/* Where the activations of a product come from: all of a, or chosen tokens of it. */
+struct tokens {
+    const struct activations *a;
+    const uint32_t *chosen; /* NULL: 0, 1, 2, … */
+    uint32_t count;
+};
+
+static bool is_float(uint32_t type)
+{
+    return type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16;
+}
+
+/* The record of one token's block. */
+static const struct act_block *token_block(const struct activations *a, struct tiles tiles, uint32_t token,
+                                           uint32_t block)
+{
+    uint32_t wide = tiles.more * (tiles.base + 1);
+    uint32_t j = token < wide ? token / (tiles.base + 1) : tiles.more + (token - wide) / tiles.base;
+    return tile_blocks(a, tiles, j) + (size_t)block * tile_size(tiles, j) + (token - tile_first(tiles, j));
+}
+
+/* Copies `blocks` blocks of `count` chosen tokens side by side. */
+static void gather_blocks(const struct tokens *in, struct tiles tiles, uint32_t first, uint32_t count, uint32_t block,
+                          uint32_t blocks, struct act_block *out)
+{
+    for (uint32_t b = 0; b < blocks; b++)
+        for (uint32_t t = 0; t < count; t++)
+            *out++ = *token_block(in->a, tiles, in->chosen[first + t], block + b);
+}
+
+static void store_panel(const float *acc, uint32_t rows, uint32_t tokens, float *y, size_t ldy)
+{
+    for (uint32_t t = 0; t < tokens; t++)
+        memcpy(y + t * ldy, acc + t * PANEL_ROWS, rows * sizeof *y);
+}
+
+/* Decodes EXPANDED_BLOCKS or fewer blocks of up to 16 rows of the file. */
+static void expand(const struct matrix *w, uint32_t row, uint32_t rows, uint32_t block, uint32_t blocks,
+                   struct panel32 *out)
+{
+    const struct type_info *info = type_info(w->type);
+    size_t row_bytes = type_row_bytes(w->type, w->cols);
+    uint32_t each = info->block_values / 32;
+    const uint8_t *base = (const uint8_t *)(w->data ? w->data : w->source) + row * row_bytes;
+    for (uint32_t r = 0; r < PANEL_ROWS; r++)
+        for (uint32_t b = 0; b < blocks; b += each) {
+            struct block32 parts[8];
+            if (r < rows)
+                numerics_decode(w->type, base + r * row_bytes + (block + b) / each * (size_t)info->block_bytes, parts);
+            else
+                memset(parts, 0, sizeof parts);
+            for (uint32_t i = 0; i < each; i++) {
+                struct panel32 *p = &out[b + i];
+                for (uint32_t g = 0; g < 8; g++)
+                    for (uint32_t c = 0; c < 4; c++)
+                        p->q[g][r][c] = (uint8_t)((uint8_t)parts[i].q[4 * g + c] ^ kernels->flip);
+                for (uint32_t g = 0; g < 2; g++) {
+                    p->scale[g][r] = parts[i].scale[g];
+                    p->offset[g][r] = parts[i].offset[g];
+                }
+            }
+        }
+}
+
+/* A type without a layout of its own: decode a strip once, use it for many tokens. */
+static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, const struct tokens *in, float *y,
+                           size_t ldy)
+{
+    struct numerics shape = numerics_of(w->type);
+    struct tiles tiles = tiles_of(in->a->n, kernels->tile_tokens);
+    uint32_t blocks = w->cols / 32;
+    for (uint32_t first = 0; first < in->count; first += EXPANDED_TOKENS) {
+        _Alignas(64) float acc[EXPANDED_TOKENS * PANEL_ROWS] = {0};
+        _Alignas(64) struct panel32 strip[EXPANDED_BLOCKS];
+        uint32_t tokens = in->count - first < EXPANDED_TOKENS ? in->count - first : EXPANDED_TOKENS;
+        for (uint32_t b = 0; b < blocks; b += EXPANDED_BLOCKS) {
+            uint32_t width = blocks - b < EXPANDED_BLOCKS ? blocks - b : EXPANDED_BLOCKS;
+            expand(w, row, rows, b, width, strip);
+            for (uint32_t t = 0; t < tokens; t += kernels->tile_tokens) {
+                uint32_t size = tokens - t < kernels->tile_tokens ? tokens - t : kernels->tile_tokens;
+                struct act_block gathered[TILE_TOKENS_MAX * EXPANDED_BLOCKS], *to = gathered;
+                for (uint32_t i = 0; i < width; i++)
+                    for (uint32_t k = 0; k < size; k++) {
+                        uint32_t token = in->chosen ? in->chosen[first + t + k] : first + t + k;
+                        *to++ = *token_block(in->a, tiles, token, b + i);
+                    }
+                kernels->expanded(strip, gathered, width, size, shape.groups, shape.offset, acc + t * PANEL_ROWS);
+            }
+        }
+        store_panel(acc, rows, tokens, y + first * ldy, ldy);
+    }
+}
+
+/* A packed type, tokens [begin, end) of all of a (whole tiles), or of the chosen ones. */
+static void panel_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
+                         const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
+{
+    const uint8_t *panel = (const uint8_t *)w->data + row / PANEL_ROWS * layout_panel_bytes(layout, w->cols);
+    struct tiles tiles = tiles_of(in->count, kernels->tile_tokens), all = tiles_of(in->a->n, kernels->tile_tokens);
+    uint32_t values = type_info(w->type)->block_values, blocks = w->cols / 32;
+    for (uint32_t j = tile_begin; j < tile_end; j++) {
+        _Alignas(64) float acc[TILE_TOKENS_MAX * PANEL_ROWS];
+        uint32_t first = tile_first(tiles, j), size = tile_size(tiles, j);
+        memset(acc, 0, size * PANEL_ROWS * sizeof *acc);
+        if (!in->chosen) {
+            kernels->panel[layout](panel, tile_blocks(in->a, tiles, j), blocks, size, acc);
+        } else {
+            uint32_t strip = values > 32 ? values / 32 : EXPANDED_BLOCKS;
+            for (uint32_t b = 0; b < blocks; b += strip) {
+                struct act_block gathered[TILE_TOKENS_MAX * EXPANDED_BLOCKS];
+                uint32_t width = blocks - b < strip ? blocks - b : strip;
+                gather_blocks(in, all, first, size, b, width, gathered);
+                kernels->panel[layout](panel + layout_panel_bytes(layout, b * 32), gathered, width, size, acc);
+            }
+        }
+        store_panel(acc, rows, size, y + first * ldy, ldy);
+    }
+}
+
+static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, const struct tokens *in,
+                        uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
+{
+    const struct activations *a = in->a;
+    kernel_float *dot = w->type == TYPE_F32 ? kernels->dot_f32 : w->type == TYPE_F16 ? kernels->dot_f16 : kernels->dot_bf16;
+    size_t row_bytes = type_row_bytes(w->type, w->cols);
+    const uint8_t *base = (const uint8_t *)(w->data ? w->data : w->source) + row * row_bytes;
+    if (in->chosen) {
+        for (uint32_t t = 0; t < in->count; t++)
+            dot(base, row_bytes, rows, a->x + in->chosen[t] * a->stride, a->stride, 1, a->cols, y + t * ldy, ldy);
+        return;
+    }
+    struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
+    for (uint32_t j = tile_begin; j < tile_end; j++)
+        dot(base, row_bytes, rows, a->x + tile_first(tiles, j) * a->stride, a->stride, tile_size(tiles, j), a->cols,
+            y + tile_first(tiles, j) * ldy, ldy);
+}
+
+/* ---- All panels of several matrices --------------------------------------------------------------------------- */
+
+struct linear_work {
+    const struct linear_job *jobs;
+    size_t count;
+    struct tokens tokens;
+};
+
+static size_t panels_of(const struct matrix *w)
+{
+    return w->rows / PANEL_ROWS + (w->rows % PANEL_ROWS != 0);
+}
+
+/* Panels [begin, end) of one matrix. */
+static void run_panels(const struct linear_job *job, const struct tokens *in, size_t begin, size_t end)
+{
+    const struct matrix *w = job->w;
+    enum layout layout = is_float(w->type) ? LAYOUT_EXPANDED : layout_of(w->type);
+    struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
+    size_t token_bytes = is_float(w->type) ? w->cols * sizeof(float) : w->cols / 32 * sizeof(struct act_block);
+    size_t chunk = CHUNK_BYTES / (token_bytes * kernels->tile_tokens);
+    chunk = chunk ? chunk : 1;
+    for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
+        uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
+        for (size_t p = begin; p < end; p++) {
+            uint32_t row = (uint32_t)p * PANEL_ROWS, rows = w->rows - row < PANEL_ROWS ? w->rows - row : PANEL_ROWS;
+            float *y = job->y + row;
+            if (is_float(w->type))
+                panel_float(w, row, rows, in, j, tile_end, y, job->ldy);
+            else if (layout != LAYOUT_EXPANDED)
+                panel_packed(w, layout, row, rows, in, j, tile_end, y, job->ldy);
+            else if (j == 0)
+                panel_expanded(w, row, rows, in, y, job->ldy);
+        }
+    }
+}
+
+static void linear_body(void *context, size_t begin, size_t end, int thread)
+{
+    const struct linear_work *work = context;
+    size_t before = 0;
+    for (size_t i = 0; i < work->count && before < end; i++) {
+        size_t panels = panels_of(work->jobs[i].w);
+        size_t from = begin > before ? begin - before : 0, to = end - before < panels ? end - before : panels;
+        if (from < to)
+            run_panels(&work->jobs[i], &work->tokens, from, to);
+        before += panels;
+    }
+}
+
+static void run(struct pool *pool, const struct linear_work *work)
+{
+    size_t panels = 0;
+    for (size_t i = 0; i < work->count; i++)
+        panels += panels_of(work->jobs[i].w);
+    pool_for(pool, panels, 1, linear_body, (void *)work);
+}
+
+void op_linear_many(struct pool *pool, const struct linear_job *jobs, size_t count, struct activations *a)
+{
+    if (!a->n)
+        return;
+    struct linear_job rest[MAX_JOBS];
+    struct linear_work work = {rest, 0, {a, NULL, a->n}};
+    for (size_t i = 0; i < count; i++) {
+        if (is_float(jobs[i].w->type)) {
+            if (blas_linear(pool, jobs[i].w, a, jobs[i].y, jobs[i].ldy))
+                continue;
+        } else {
+            quantise_now(a, pool);
+        }
+        rest[work.count++] = jobs[i];
+        if (work.count == MAX_JOBS) {
+            run(pool, &work);
+            work.count = 0;
+        }
+    }
+    run(pool, &work);
+}
+
+void op_linear(struct pool *pool, const struct matrix *w, struct activations *a, float *y, size_t ldy)
+{
+    op_linear_many(pool, &(struct linear_job){w, y, ldy}, 1, a);
+}
+
+void op_linear_gather(struct pool *pool, const struct matrix *w, struct activations *a, const uint32_t *rows_of,
+                      uint32_t m, float *y, size_t ldy)
+{
+    if (!m)
+        return;
+    if (!is_float(w->type))
+        quantise_now(a, pool);
+    struct linear_job job = {w, y, ldy};
+    struct linear_work work = {&job, 1, {a, rows_of, m}};
+    run(pool, &work);
+}

@@ -1,0 +1,147 @@
+/* The kernel table: one entry for each thing a level may do faster. scalar*.c fills it completely; an ISA file
+ * overwrites entries. Entries work on one row, panel or page and know no threads; ops*.c split the work.
+ * All entries give the bits that ops.h and numerics.h fix. Private to engine/kernels/. */
+#ifndef BRIGADE_ENGINE_KERNELS_TABLE_H
+#define BRIGADE_ENGINE_KERNELS_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* 32 activations in 8 bits. */
+struct act_block {
+    int8_t q[32];
+    float d;        /* x ≈ d·q */
+    float ds;       /* d·(float)(sum[0] + sum[1]) */
+    int32_t sum[2]; /* of q[0..15] and q[16..31] */
+};
+
+#define PANEL_ROWS 16u
+#define TILE_TOKENS_MAX 16u
+
+/* How a quantised matrix lies in memory: panels of 16 rows; within a panel, blocks of 32 columns (of 256 for K-like
+ * types) follow each other; within a block, groups of 4 columns: byte (row·4 + c) of a group's 64. Nibble layouts put
+ * group g in the low and group g + 4 in the high nibbles. Scales of the 16 rows stand behind their block. */
+enum layout {
+    LAYOUT_EXPANDED, /* struct panel32: any type, decoded on the fly from the file's own rows */
+    LAYOUT_Q8_0,     /* 512 bytes q, 16 binary16 */
+    LAYOUT_Q4_0,     /* 256 bytes of nibbles, 16 binary16 */
+    LAYOUT_IQ4_NL,   /* as Q4_0; nibbles are codes */
+    LAYOUT_MXFP4,    /* 256 bytes of nibbles (codes), 16 exponents */
+    LAYOUT_Q4_K,     /* 8 × (256 bytes of nibbles, 16 s, 16 m), then 16 d, 16 dmin (binary16) */
+    LAYOUT_Q5_K,     /* 8 × (256 bytes of nibbles, 64 bytes fifth bits, 16 s, 16 m), then 16 d, 16 dmin */
+    LAYOUT_Q6_K,     /* 8 × (256 bytes of nibbles, 128 bytes of high pairs, 16 s of each half), then 16 d */
+    LAYOUT_IQ4_XS,   /* 8 × (256 bytes of nibbles (codes), 16 signed s), then 16 d */
+    LAYOUT_COUNT
+};
+
+/* 32 columns of 16 rows in the expanded layout. q is xor table->flip (for unsigned-by-signed dot instructions). */
+struct panel32 {
+    uint8_t q[8][PANEL_ROWS][4];
+    float scale[2][PANEL_ROWS];
+    float offset[2][PANEL_ROWS];
+};
+
+/* acc[t·16 + r] goes on over `blocks` blocks of 32 columns of one panel; a: block-major, `tokens` records a block.
+ * tokens ≤ tile_tokens. */
+typedef void kernel_panel(const void *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens, float *acc);
+/* The expanded layout, where the type's shape is an argument. */
+typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
+                             int groups, bool offset, float *acc);
+/* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens; w rows `row_bytes` apart, any alignment. */
+typedef void kernel_float(const void *w, size_t row_bytes, uint32_t rows, const float *x, size_t stride,
+                          uint32_t tokens, uint32_t cols, float *y, size_t ldy);
+
+/* Scores of 32 positions (one page) for `rows` query rows against one kv head, chain·scale: s[r·s_stride + slot]. */
+typedef void kernel_scores(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale, float *s,
+                           size_t s_stride);
+/* acc[r·acc_stride + d] goes on over slots [begin, end) of one page with weights e[r·e_stride + slot]. */
+typedef void kernel_values(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+                           uint32_t begin, uint32_t end, float *acc, size_t acc_stride);
+
+struct kernel_table {
+    const char *name;
+    uint8_t flip;          /* xor of stored int8 quants */
+    uint32_t tile_tokens;  /* most tokens of a tile */
+    /* Linear. panel[layout] NULL: the type is decoded on the fly. */
+    kernel_panel *panel[LAYOUT_COUNT];
+    kernel_expanded *expanded;
+    kernel_float *dot_f32, *dot_f16, *dot_bf16;
+    void (*quantise)(const float *x, uint32_t cols, struct act_block *out, size_t step); /* cols / 32 records, step apart */
+    void (*widen_f16)(const void *in, float *out, size_t count);
+    void (*narrow_f16)(const float *in, uint16_t *out, size_t count);
+    /* One row each. */
+    void (*rms_norm)(const float *x, uint32_t cols, const float *weight, float eps, float *y);
+    void (*layer_norm)(const float *x, uint32_t cols, const float *weight, const float *bias, float eps, float *y);
+    void (*add)(float *x, const float *y, size_t count);
+    void (*scale)(float *x, float factor, size_t count);
+    void (*fma)(float *x, const float *y, float factor, size_t count);
+    void (*silu_mul)(const float *gate, const float *up, float *y, size_t count);
+    void (*gelu_mul)(const float *gate, const float *up, float *y, size_t count);
+    void (*gelu)(float *x, size_t count);
+    void (*relu)(float *x, size_t count);
+    void (*softcap)(float *x, float cap, size_t count);
+    void (*softmax)(float *x, uint32_t cols);
+    void (*rope)(float *head, uint32_t rotary, bool neox, const float *cosines, const float *sines);
+    /* Attention: one page and one kv head. */
+    kernel_scores *scores[3]; /* by enum kv_type */
+    kernel_values *values[3];
+    float (*maximum)(const float *s, uint32_t begin, uint32_t end); /* -inf when empty */
+    /* s[i] = exp(s[i] - max) for i in [begin, end); returns the sum by lanes i mod 16 and tree16. */
+    float (*exp_sum)(float *s, uint32_t begin, uint32_t end, float max);
+    /* int8 multiply-accumulates done by `rounds` rounds of the level's own dot instruction, registers only. */
+    uint64_t (*probe_dot)(uint64_t rounds);
+    /* Sum of bytes read, so that reading cannot be optimised away. */
+    uint64_t (*probe_read)(const void *data, size_t bytes);
+};
+
+/* Where things lie in a page of the KV cache: for each kv head in turn K (k_dim rows of 32 positions), its scales
+ * (Q8: one binary16 for each 32 dims and position), V (32 rows of v_step elements), its scales (Q8: 32 rows). */
+static inline uint32_t kv_blocks(uint32_t dim)
+{
+    return (dim + 31) / 32;
+}
+static inline uint32_t kv_v_step(uint32_t v_dim)
+{
+    return (v_dim + 15) / 16 * 16;
+}
+
+extern const struct kernel_table *kernels; /* the chosen level; set by kernels_init */
+
+/* One a file family: overwrite entries. */
+void kernels_fill_scalar(struct kernel_table *table);
+void kernels_fill_scalar_vector(struct kernel_table *table);
+void kernels_fill_scalar_attention(struct kernel_table *table);
+
+/* matrix.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none. */
+enum layout layout_of(uint32_t type);
+/* Bytes of one panel of 16 rows. */
+size_t layout_panel_bytes(enum layout layout, uint32_t cols);
+/* pack.c: lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel, and takes a row out again. */
+void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
+                uint8_t *panel);
+void unpack_row(enum layout layout, uint32_t cols, const uint8_t *panel, uint32_t row, uint8_t flip, uint8_t *out);
+
+/* Tokens of activations lie in tiles of nearly equal size: tile j of n tokens holds size tokens from first. */
+struct tiles {
+    uint32_t count, base, more; /* the first `more` tiles have base + 1 tokens */
+};
+static inline struct tiles tiles_of(uint32_t n, uint32_t most)
+{
+    struct tiles t = {(n + most - 1) / most, 0, 0};
+    if (t.count) {
+        t.base = n / t.count;
+        t.more = n % t.count;
+    }
+    return t;
+}
+static inline uint32_t tile_first(struct tiles t, uint32_t j)
+{
+    return j * t.base + (j < t.more ? j : t.more);
+}
+static inline uint32_t tile_size(struct tiles t, uint32_t j)
+{
+    return t.base + (j < t.more);
+}
+
+#endif
