@@ -28,7 +28,7 @@
 #define FRAME_BIAS_MAX 300u
 #define FRAME_TOP_MAX 20u
 #define FRAME_HEADER_BYTES_MAX (4u << 20)
-#define FRAME_PAYLOAD_BYTES_MAX (1u << 30)
+#define FRAME_PAYLOAD_BYTES_MAX (1u << 28)
 #define FRAME_TEXT_MAX 512u               /* names, endpoints, messages */
 #define FRAME_CELLS_MAX 4096u
 #define FRAME_KEYS_MAX 1024u

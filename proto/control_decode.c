@@ -1,0 +1,278 @@
+/* Bytes to control messages: every text bounded and printable, every number within what it can mean. Pure. */
+#include "proto/frame.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "brigade.pb-c.h"
+#include "proto/keys.h"
+#include "proto/wire.h"
+
+#define TEXT(out, in, what, err) wire_text((out), sizeof(out), (in), (what), (err))
+
+/* A public key, or nothing where that is allowed. */
+static int decode_key(char out[static FRAME_KEY_TEXT], const char *text, bool optional, const char *what,
+                      struct error *err)
+{
+    if ((!text || !*text) && optional) {
+        out[0] = 0;
+        return 0;
+    }
+    if (!key_text_valid(text))
+        return error_set(err, ERR_FORMAT, "%s is no public key (Z85, 40 characters)", what);
+    memcpy(out, text, FRAME_KEY_TEXT);
+    return 0;
+}
+
+static int decode_neighbour(const char *name, const char *endpoint, const char *key, struct control_neighbour *out,
+                            struct error *err)
+{
+    int rc;
+    if ((rc = TEXT(out->name, name, "neighbour's name", err)) ||
+        (rc = TEXT(out->endpoint, endpoint, "neighbour's endpoint", err)) ||
+        (rc = decode_key(out->public_key, key, false, "neighbour's key", err)))
+        return rc;
+    return *out->endpoint ? 0 : error_set(err, ERR_FORMAT, "neighbour %s has no endpoint", out->name);
+}
+
+static bool amount_valid(double x)
+{
+    return isfinite(x) && x >= 0;
+}
+
+static int decode_welcome(const Brigade__Welcome *b, struct control_message *m, struct error *err)
+{
+    int rc;
+    if ((rc = TEXT(m->u.welcome.name, b->name, "welcome: name", err)) ||
+        (rc = TEXT(m->u.welcome.program_version, b->program_version, "welcome: program version", err)) ||
+        (rc = TEXT(m->u.welcome.isa, b->isa, "welcome: ISA", err)) ||
+        (rc = TEXT(m->u.welcome.cpu, b->cpu, "welcome: CPU", err)))
+        return rc;
+    if (b->data_port > 65535)
+        return error_set(err, ERR_FORMAT, "welcome: data port %u", b->data_port);
+    m->u.welcome.cores = b->cores;
+    m->u.welcome.threads = b->threads;
+    m->u.welcome.memory_bytes = b->memory_bytes;
+    m->u.welcome.data_port = b->data_port;
+    m->u.welcome.kernels_version = b->kernels_version;
+    m->u.welcome.epoch = b->epoch;
+    m->u.welcome.claimed = b->claimed;
+    if (!b->loaded)
+        return 0;
+    struct control_loaded_stage *s = &m->u.welcome.loaded;
+    if ((rc = TEXT(s->model, b->loaded->model, "welcome: model", err)))
+        return rc;
+    if (b->loaded->first_block > b->loaded->last_block)
+        return error_set(err, ERR_FORMAT, "welcome: blocks %u to %u", b->loaded->first_block, b->loaded->last_block);
+    m->u.welcome.has_loaded = true;
+    s->fingerprint = b->loaded->fingerprint;
+    s->first_block = b->loaded->first_block;
+    s->last_block = b->loaded->last_block;
+    s->kv_type = b->loaded->kv_type;
+    s->kv_pages = b->loaded->kv_pages;
+    s->memory_bytes = b->loaded->memory_bytes;
+    return 0;
+}
+
+static int decode_profile(const Brigade__Profile *b, struct control_message *m, struct error *err)
+{
+    const double amounts[] = {b->read_bytes_per_s, b->int8_macs_per_s, b->overhead_seconds, b->head_seconds,
+                              b->embedding_seconds};
+    for (size_t i = 0; i < sizeof amounts / sizeof *amounts; i++)
+        if (!amount_valid(amounts[i]))
+            return error_set(err, ERR_FORMAT, "profile: a measure is negative or no number");
+    if (b->n_cells > FRAME_CELLS_MAX)
+        return error_set(err, ERR_BOUND, "profile: %zu cells; the limit is %u", b->n_cells, FRAME_CELLS_MAX);
+    for (size_t i = 0; i < b->n_cells; i++)
+        if (!amount_valid(b->cells[i]->seconds))
+            return error_set(err, ERR_FORMAT, "profile: cell %zu is negative or no number", i);
+    struct control_cell *cells = mem_zalloc(b->n_cells, sizeof *cells);
+    if (!cells)
+        return error_set(err, ERR_NOMEM, "profile: no memory for %zu cells", b->n_cells);
+    for (size_t i = 0; i < b->n_cells; i++) {
+        const Brigade__ProbeCell *c = b->cells[i];
+        cells[i] = (struct control_cell){c->kind, c->sequences, c->tokens, c->past, c->seconds};
+    }
+    m->u.profile.read_bytes_per_s = b->read_bytes_per_s;
+    m->u.profile.int8_macs_per_s = b->int8_macs_per_s;
+    m->u.profile.overhead_seconds = b->overhead_seconds;
+    m->u.profile.head_seconds = b->head_seconds;
+    m->u.profile.embedding_seconds = b->embedding_seconds;
+    m->u.profile.cached = b->cached;
+    m->u.profile.cell_count = (uint32_t)b->n_cells;
+    m->u.profile.cells = cells;
+    return 0;
+}
+
+static int decode_allow(const Brigade__Allow *b, struct control_message *m, struct error *err)
+{
+    if (b->n_public_keys > FRAME_KEYS_MAX)
+        return error_set(err, ERR_BOUND, "allow: %zu keys; the limit is %u", b->n_public_keys, FRAME_KEYS_MAX);
+    for (size_t i = 0; i < b->n_public_keys; i++)
+        if (!key_text_valid(b->public_keys[i]))
+            return error_set(err, ERR_FORMAT, "allow: entry %zu is no public key (Z85, 40 characters)", i);
+    char(*keys)[FRAME_KEY_TEXT] = mem_zalloc(b->n_public_keys, sizeof *keys);
+    if (!keys)
+        return error_set(err, ERR_NOMEM, "allow: no memory for %zu keys", b->n_public_keys);
+    for (size_t i = 0; i < b->n_public_keys; i++)
+        memcpy(keys[i], b->public_keys[i], FRAME_KEY_TEXT);
+    m->u.allow.count = (uint32_t)b->n_public_keys;
+    m->u.allow.keys = keys;
+    return 0;
+}
+
+static int decode_load(const Brigade__Load *b, struct control_message *m, struct error *err)
+{
+    int rc;
+    if ((rc = TEXT(m->u.load.model, b->model, "load: model", err)) ||
+        (rc = decode_key(m->u.load.previous_key, b->previous_key, true, "load: previous stage's key", err)) ||
+        (rc = decode_key(m->u.load.coordinator_key, b->coordinator_key, true, "load: coordinator's key", err)))
+        return rc;
+    if (b->stages > FRAME_STAGES_MAX || b->stage >= b->stages || b->first_block > b->last_block)
+        return error_set(err, ERR_FORMAT, "load: stage %u of %u, blocks %u to %u", b->stage, b->stages, b->first_block,
+                         b->last_block);
+    if (b->codec < CODEC_F32 || b->codec >= CODEC_COUNT)
+        return error_set(err, ERR_FORMAT, "load: activation codec %u is not known", b->codec);
+    if (!b->next != (b->stage + 1 == b->stages))
+        return error_set(err, ERR_FORMAT, "load: stage %u of %u %s a next stage", b->stage, b->stages,
+                         b->next ? "cannot have" : "needs");
+    if (b->next) {
+        if ((rc = decode_neighbour(b->next->name, b->next->endpoint, b->next->public_key, &m->u.load.next, err)))
+            return error_prefix(err, "load");
+        m->u.load.has_next = true;
+    }
+    m->u.load.fingerprint = b->fingerprint;
+    m->u.load.stage = b->stage;
+    m->u.load.stages = b->stages;
+    m->u.load.first_block = b->first_block;
+    m->u.load.last_block = b->last_block;
+    m->u.load.kv_type = b->kv_type;
+    m->u.load.kv_pages = b->kv_pages;
+    m->u.load.max_tokens = b->max_tokens;
+    m->u.load.max_context = b->max_context;
+    m->u.load.max_sequences = b->max_sequences;
+    m->u.load.codec = b->codec;
+    return 0;
+}
+
+static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct control_message *m)
+{
+    m->u.heartbeat_reply.sequence = b->sequence;
+    m->u.heartbeat_reply.sent_us = b->sent_us;
+    m->u.heartbeat_reply.busy_us = b->busy_us;
+    m->u.heartbeat_reply.microbatches = b->microbatches;
+    m->u.heartbeat_reply.tokens = b->tokens;
+    m->u.heartbeat_reply.bytes_in = b->bytes_in;
+    m->u.heartbeat_reply.bytes_out = b->bytes_out;
+    m->u.heartbeat_reply.resident_bytes = b->resident_bytes;
+    m->u.heartbeat_reply.temperature_millic = b->temperature_millic;
+    m->u.heartbeat_reply.state = b->state;
+    m->u.heartbeat_reply.refused = b->refused;
+}
+
+static int decode_body(const Brigade__Control *c, struct control_message *m, struct error *err)
+{
+    int rc;
+    switch (c->body_case) {
+    case BRIGADE__CONTROL__BODY_HELLO:
+        m->kind = CONTROL_HELLO;
+        m->u.hello.claim = c->hello->claim;
+        m->u.hello.take_over = c->hello->take_over;
+        return TEXT(m->u.hello.program_version, c->hello->program_version, "hello: program version", err);
+    case BRIGADE__CONTROL__BODY_WELCOME:
+        m->kind = CONTROL_WELCOME;
+        return decode_welcome(c->welcome, m, err);
+    case BRIGADE__CONTROL__BODY_PROBE:
+        m->kind = CONTROL_PROBE;
+        m->u.probe.fingerprint = c->probe->fingerprint;
+        m->u.probe.kv_type = c->probe->kv_type;
+        m->u.probe.context = c->probe->context;
+        m->u.probe.chunk = c->probe->chunk;
+        return TEXT(m->u.probe.model, c->probe->model, "probe: model", err);
+    case BRIGADE__CONTROL__BODY_PROFILE:
+        m->kind = CONTROL_PROFILE;
+        return decode_profile(c->profile, m, err);
+    case BRIGADE__CONTROL__BODY_PROBE_LINK:
+        m->kind = CONTROL_PROBE_LINK;
+        m->u.probe_link.bytes = c->probe_link->bytes;
+        m->u.probe_link.rounds = c->probe_link->rounds;
+        if (m->u.probe_link.bytes > FRAME_PAYLOAD_BYTES_MAX)
+            return error_set(err, ERR_BOUND, "probe link: %llu bytes; the limit is %u",
+                             (unsigned long long)m->u.probe_link.bytes, FRAME_PAYLOAD_BYTES_MAX);
+        return decode_neighbour(c->probe_link->peer, c->probe_link->endpoint, c->probe_link->public_key,
+                                &m->u.probe_link.peer, err);
+    case BRIGADE__CONTROL__BODY_LINK_MEASURED:
+        m->kind = CONTROL_LINK_MEASURED;
+        m->u.link_measured.rtt_seconds = c->link_measured->rtt_seconds;
+        m->u.link_measured.bytes_per_s = c->link_measured->bytes_per_s;
+        if (!amount_valid(m->u.link_measured.rtt_seconds) || !amount_valid(m->u.link_measured.bytes_per_s))
+            return error_set(err, ERR_FORMAT, "link measured: a measure is negative or no number");
+        return TEXT(m->u.link_measured.peer, c->link_measured->peer, "link measured: peer", err);
+    case BRIGADE__CONTROL__BODY_ALLOW:
+        m->kind = CONTROL_ALLOW;
+        return decode_allow(c->allow, m, err);
+    case BRIGADE__CONTROL__BODY_LOAD:
+        m->kind = CONTROL_LOAD;
+        return decode_load(c->load, m, err);
+    case BRIGADE__CONTROL__BODY_PROGRESS:
+        m->kind = CONTROL_PROGRESS;
+        m->u.progress.done = c->progress->done;
+        m->u.progress.total = c->progress->total;
+        return TEXT(m->u.progress.what, c->progress->what, "progress: what", err);
+    case BRIGADE__CONTROL__BODY_LOADED:
+        m->kind = CONTROL_LOADED;
+        m->u.loaded.weights_bytes = c->loaded->weights_bytes;
+        m->u.loaded.embedding_bytes = c->loaded->embedding_bytes;
+        m->u.loaded.head_bytes = c->loaded->head_bytes;
+        m->u.loaded.kv_bytes = c->loaded->kv_bytes;
+        m->u.loaded.buffers_bytes = c->loaded->buffers_bytes;
+        m->u.loaded.total_bytes = c->loaded->total_bytes;
+        return 0;
+    case BRIGADE__CONTROL__BODY_UNLOAD:
+        m->kind = CONTROL_UNLOAD;
+        return 0;
+    case BRIGADE__CONTROL__BODY_DRAIN:
+        m->kind = CONTROL_DRAIN;
+        return 0;
+    case BRIGADE__CONTROL__BODY_HEARTBEAT:
+        m->kind = CONTROL_HEARTBEAT;
+        m->u.heartbeat.sequence = c->heartbeat->sequence;
+        m->u.heartbeat.sent_us = c->heartbeat->sent_us;
+        return 0;
+    case BRIGADE__CONTROL__BODY_HEARTBEAT_REPLY:
+        m->kind = CONTROL_HEARTBEAT_REPLY;
+        decode_heartbeat_reply(c->heartbeat_reply, m);
+        return 0;
+    case BRIGADE__CONTROL__BODY_FAILURE:
+        m->kind = CONTROL_FAILURE;
+        m->u.failure.code = c->failure->code;
+        wire_prose(m->u.failure.text, sizeof m->u.failure.text, c->failure->text);
+        rc = c->failure->code;
+        return rc < 0 ? 0 : error_set(err, ERR_FORMAT, "failure: code %d is no error", rc);
+    case BRIGADE__CONTROL__BODY_DONE:
+        m->kind = CONTROL_DONE;
+        return 0;
+    default:
+        return error_set(err, ERR_FORMAT, "control message: it has no body this version knows");
+    }
+}
+
+int control_decode(const void *bytes, size_t size, struct control_message *out, struct error *err)
+{
+    struct wire_arena a;
+    wire_arena_start(&a);
+    struct control_message m = {0};
+    ProtobufCMessage *unpacked = NULL;
+    int rc = wire_unpack(&a, &brigade__control__descriptor, bytes, size, "control message", &unpacked, err);
+    if (!rc) {
+        const Brigade__Control *c = (const Brigade__Control *)unpacked;
+        m.epoch = c->epoch;
+        m.request = c->request;
+        rc = decode_body(c, &m, err);
+    }
+    wire_arena_end(&a);
+    if (!rc)
+        *out = m;
+    return rc;
+}
