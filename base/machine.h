@@ -1,0 +1,15 @@
+/* What this machine can give us now. Linux: /proc and cgroups. Any thread. */
+#ifndef BRIGADE_BASE_MACHINE_H
+#define BRIGADE_BASE_MACHINE_H
+
+#include <stdint.h>
+
+/* Bytes of memory that can be had without swapping: the kernel's MemAvailable, or what the limits of our control groups
+ * (v2 or v1) leave when that is less. 0 when the kernel does not tell. */
+uint64_t machine_memory_available(void);
+/* All of the machine's (or control group's) memory. 0 when unknown. */
+uint64_t machine_memory_total(void);
+/* What stays untouched beside a model: for the system, page tables, our own small change. */
+uint64_t machine_memory_margin(void);
+
+#endif
