@@ -1,11 +1,13 @@
-/* Two ways to the same result: short runs are scanned for their best pair, long ones keep a queue of pairs in which an
- * entry is stale when its symbol's pair has another rank by now. One owner. */
+/* Two ways to the same result: short words are scanned for their best pair, long ones keep a queue of pairs in which an
+ * entry is stale when its symbol's pair has another rank by now. Most pairs of a long word pass through a few sorted
+ * runs rather than the heap, which makes a megabyte of one letter cheap. One owner. */
 #include "engine/text/merge.h"
 
 #include "base/error.h"
 #include "base/memory.h"
 
-#define SHORT_RUN 24
+#define SHORT_RUN 24 /* symbols */
+#define REFILL 1024  /* pairs in the heap that are worth sorting */
 
 int merge_add(struct merge *m, uint32_t start, uint32_t size, int32_t id)
 {
@@ -61,69 +63,137 @@ static void run_short(struct merge *m, merge_lookup *lookup, const void *context
     }
 }
 
-static void sift_down(uint64_t *queue, size_t count, size_t at)
+static void sift_down(uint64_t *heap, size_t count, size_t at)
 {
-    uint64_t value = queue[at];
+    uint64_t value = heap[at];
     for (;;) {
         size_t child = 4 * at + 1, least = child, end = child + 4 < count ? child + 4 : count;
         if (child >= count)
             break;
         for (size_t i = child + 1; i < end; i++)
-            if (queue[i] < queue[least])
+            if (heap[i] < heap[least])
                 least = i;
-        if (queue[least] >= value)
+        if (heap[least] >= value)
             break;
-        queue[at] = queue[least];
+        heap[at] = heap[least];
         at = least;
     }
-    queue[at] = value;
+    heap[at] = value;
 }
 
 static int push(struct merge *m, uint32_t left)
 {
-    if (m->queued == m->queue_capacity) {
-        size_t capacity = m->queue_capacity ? 2 * m->queue_capacity : 256;
-        uint64_t *queue = mem_resize(m->queue, capacity, sizeof *queue);
-        if (!queue)
+    if (m->heap_count == m->heap_capacity) {
+        size_t capacity = m->heap_capacity ? 2 * m->heap_capacity : 256;
+        uint64_t *heap = mem_resize(m->heap, capacity, sizeof *heap);
+        if (!heap)
             return ERR_NOMEM;
-        m->queue = queue;
-        m->queue_capacity = capacity;
+        m->heap = heap;
+        m->heap_capacity = capacity;
     }
     uint64_t value = (uint64_t)m->symbols[left].rank << 32 | left;
-    size_t at = m->queued++;
-    for (; at && m->queue[(at - 1) / 4] > value; at = (at - 1) / 4)
-        m->queue[at] = m->queue[(at - 1) / 4];
-    m->queue[at] = value;
+    size_t at = m->heap_count++;
+    for (; at && m->heap[(at - 1) / 4] > value; at = (at - 1) / 4)
+        m->heap[at] = m->heap[(at - 1) / 4];
+    m->heap[at] = value;
     return 0;
+}
+
+/* Byte by byte from the lowest, leaving out bytes that all keys share. */
+static void sort_run(struct merge *m)
+{
+    size_t counts[8][256] = {{0}};
+    for (size_t i = 0; i < m->run_count; i++)
+        for (int digit = 0; digit < 8; digit++)
+            counts[digit][m->run[i] >> 8 * digit & 0xFF]++;
+    for (int digit = 0; digit < 8; digit++) {
+        size_t *count = counts[digit], sum = 0;
+        if (count[m->run[0] >> 8 * digit & 0xFF] == m->run_count)
+            continue;
+        for (int i = 0; i < 256; i++) {
+            size_t n = count[i];
+            count[i] = sum;
+            sum += n;
+        }
+        for (size_t i = 0; i < m->run_count; i++)
+            m->spare[count[m->run[i] >> 8 * digit & 0xFF]++] = m->run[i];
+        uint64_t *swap = m->run;
+        m->run = m->spare;
+        m->spare = swap;
+    }
+}
+
+static int grow_run(struct merge *m, size_t count)
+{
+    if (count <= m->run_capacity)
+        return 0;
+    uint64_t *run = mem_resize(m->run, count, sizeof *run);
+    if (run)
+        m->run = run;
+    uint64_t *spare = run ? mem_resize(m->spare, count, sizeof *spare) : NULL;
+    if (!spare)
+        return ERR_NOMEM;
+    m->spare = spare;
+    m->run_capacity = count;
+    return 0;
+}
+
+static bool is_live(const struct merge *m, uint64_t pair)
+{
+    return m->symbols[(uint32_t)pair].rank == pair >> 32;
+}
+
+/* The run is empty: what the heap holds by now becomes the next one. */
+static int refill_run(struct merge *m)
+{
+    int rc = grow_run(m, m->heap_count);
+    if (rc)
+        return rc;
+    m->run_at = m->run_count = 0;
+    bool sorted = true;
+    for (size_t i = 0; i < m->heap_count; i++)
+        if (is_live(m, m->heap[i])) {
+            sorted = sorted && (!m->run_count || m->run[m->run_count - 1] <= m->heap[i]);
+            m->run[m->run_count++] = m->heap[i];
+        }
+    m->heap_count = 0;
+    if (!sorted)
+        sort_run(m);
+    return 0;
+}
+
+static uint64_t take(struct merge *m)
+{
+    if (!m->heap_count || (m->run_at < m->run_count && m->run[m->run_at] <= m->heap[0]))
+        return m->run[m->run_at++];
+    uint64_t top = m->heap[0];
+    m->heap[0] = m->heap[--m->heap_count];
+    if (m->heap_count)
+        sift_down(m->heap, m->heap_count, 0);
+    return top;
 }
 
 static int run_long(struct merge *m, merge_lookup *lookup, const void *context)
 {
-    if (m->queue_capacity < m->count) {
-        uint64_t *queue = mem_resize(m->queue, m->count, sizeof *queue);
-        if (!queue)
-            return ERR_NOMEM;
-        m->queue = queue;
-        m->queue_capacity = m->count;
-    }
-    m->queued = 0;
-    for (uint32_t i = 0; i < m->count; i++)
+    int rc = 0;
+    m->run_at = m->run_count = m->heap_count = 0;
+    for (uint32_t i = 0; i < m->count && !rc; i++)
         if (look(m, i, lookup, context))
-            m->queue[m->queued++] = (uint64_t)m->symbols[i].rank << 32 | i;
-    for (size_t i = m->queued / 4 + 1; i-- > 0;)
-        if (i < m->queued)
-            sift_down(m->queue, m->queued, i);
-    while (m->queued) {
-        uint64_t top = m->queue[0];
-        uint32_t left = (uint32_t)top;
-        m->queue[0] = m->queue[--m->queued];
-        if (m->queued)
-            sift_down(m->queue, m->queued, 0);
-        if (m->symbols[left].rank != top >> 32)
-            continue; /* stale */
+            rc = push(m, i);
+    if (rc)
+        return rc;
+    while (m->run_at < m->run_count || m->heap_count) {
+        if (m->run_at == m->run_count && m->heap_count > REFILL && (rc = refill_run(m)))
+            return rc;
+        if (m->run_at == m->run_count && !m->heap_count)
+            break; /* all that was left was stale */
+        uint64_t pair = take(m);
+        if (!is_live(m, pair))
+            continue;
+        uint32_t left = (uint32_t)pair, previous = m->symbols[left].previous;
         join(m, left);
-        int rc = look(m, left, lookup, context) ? push(m, left) : 0;
-        uint32_t previous = m->symbols[left].previous;
+        if (look(m, left, lookup, context))
+            rc = push(m, left);
         if (!rc && previous != MERGE_NONE && look(m, previous, lookup, context))
             rc = push(m, previous);
         if (rc)
@@ -149,6 +219,8 @@ int merge_run(struct merge *m, merge_lookup *lookup, const void *context)
 void merge_free(struct merge *m)
 {
     mem_free(m->symbols);
-    mem_free(m->queue);
+    mem_free(m->run);
+    mem_free(m->spare);
+    mem_free(m->heap);
     *m = (struct merge){0};
 }

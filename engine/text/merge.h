@@ -22,8 +22,12 @@ struct merge_symbol {
 struct merge {
     struct merge_symbol *symbols;
     size_t count, capacity;
-    uint64_t *queue; /* rank << 32 | left symbol; a binary heap of four children */
-    size_t queued, queue_capacity;
+    /* Waiting pairs, each as rank << 32 | left symbol: a sorted run taken from its front, and a heap of four children
+     * for those that came later. */
+    uint64_t *run, *spare;
+    size_t run_at, run_count, run_capacity;
+    uint64_t *heap;
+    size_t heap_count, heap_capacity;
 };
 
 /* Whether two neighbours may merge: sets *rank (below MERGE_NONE) and *whole. */

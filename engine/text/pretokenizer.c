@@ -15,7 +15,7 @@ struct pretokenizer {
     const struct pretokenizer_pattern *pattern;
     pcre2_general_context *memory;
     pcre2_match_context *limits;
-    pcre2_code *codes[PRETOKENIZER_STAGES]; /* NULL where the rule is not a pattern */
+    pcre2_code *codes[PRETOKENIZER_STAGES];
     size_t stages;
 };
 
@@ -61,8 +61,6 @@ int pretokenizer_open(const char *name, struct pretokenizer **out, struct error 
     pcre2_set_match_limit(p->limits, UINT32_MAX); /* the patterns are linear; their texts may be long */
     for (; pattern->stages[p->stages].rule != RULE_END; p->stages++) {
         const char *text = pattern->stages[p->stages].pattern;
-        if (!text)
-            continue;
         int code = 0;
         PCRE2_SIZE at = 0;
         p->codes[p->stages] = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, compiling);
@@ -134,39 +132,50 @@ static int split_valid(const char *text, size_t bytes, struct word_list *words)
     return rc || start == bytes ? rc : add_end(words, bytes);
 }
 
-static int split_matches(const struct pretokenizer *p, const pcre2_code *code, pcre2_match_data *match, const char *text,
-                         size_t start, size_t end, struct word_list *out)
+/* The cuts inside a run of digits: in threes from the right. */
+static int add_groups(const char *text, size_t start, size_t end, struct word_list *out)
 {
+    size_t digits = 0;
+    int rc = 0;
+    for (size_t at = start; at < end; at += utf8_step(text + at, end - at))
+        digits++;
+    for (size_t at = start; at < end && !rc;) {
+        at += utf8_step(text + at, end - at);
+        if (--digits % 3 == 0 && digits)
+            rc = add_end(out, at);
+    }
+    return rc ? rc : add_end(out, end);
+}
+
+static int find_match(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text, size_t bytes,
+                      size_t from)
+{
+    int found = pcre2_match(p->codes[stage], (PCRE2_SPTR)text, bytes, from, PCRE2_NO_UTF_CHECK, match, p->limits);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT)
+        found = pcre2_match(p->codes[stage], (PCRE2_SPTR)text, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, p->limits);
+    if (found >= 0)
+        return 1;
+    return found == PCRE2_ERROR_NOMATCH ? 0 : found == PCRE2_ERROR_NOMEMORY || found == PCRE2_ERROR_HEAPLIMIT ? ERR_NOMEM : ERR_INTERNAL;
+}
+
+static int split_word(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text, size_t start,
+                      size_t end, struct word_list *out)
+{
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(match);
     int rc = 0;
     for (size_t at = start; at < end && !rc;) {
-        int found = pcre2_match(code, (PCRE2_SPTR)(text + start), end - start, at - start, PCRE2_NO_UTF_CHECK, match, p->limits);
-        if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-            found = pcre2_match(code, (PCRE2_SPTR)(text + start), end - start, at - start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match,
-                                p->limits);
-        if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-            return found == PCRE2_ERROR_NOMEMORY || found == PCRE2_ERROR_HEAPLIMIT ? ERR_NOMEM : ERR_INTERNAL;
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(match);
-        if (found < 0 || span[1] <= span[0])
+        int found = find_match(p, stage, match, text + start, end - start, at - start);
+        if (found < 0)
+            return found;
+        if (!found || span[1] <= span[0])
             return add_end(out, end);
         if (start + span[0] > at)
             rc = add_end(out, start + span[0]);
-        if (!rc)
-            rc = add_end(out, start + span[1]);
         at = start + span[1];
-    }
-    return rc;
-}
-
-static int split_digits(const char *text, size_t start, size_t end, struct word_list *out)
-{
-    int rc = 0;
-    for (size_t at = start, run; at < end && !rc; at = run) {
-        bool digit = text[at] >= '0' && text[at] <= '9';
-        for (run = at; run < end && (text[run] >= '0' && text[run] <= '9') == digit;)
-            run++;
-        size_t first = digit && (run - at) % 3 ? at + (run - at) % 3 : digit ? at + 3 : run;
-        for (size_t cut = first; cut <= run && !rc; cut += 3)
-            rc = add_end(out, cut);
+        if (!rc && p->pattern->stages[stage].rule == RULE_DIGIT_GROUPS)
+            rc = add_groups(text, start + span[0], at, out);
+        else if (!rc)
+            rc = add_end(out, at);
     }
     return rc;
 }
@@ -186,10 +195,8 @@ int pretokenizer_split(const struct pretokenizer *p, const char *text, size_t by
             size_t end = words->ends[i];
             if (end - start == 1) /* also a byte outside UTF-8 */
                 rc = add_end(&other, end);
-            else if (p->codes[stage])
-                rc = split_matches(p, p->codes[stage], match, text, start, end, &other);
             else
-                rc = split_digits(text, start, end, &other);
+                rc = split_word(p, stage, match, text, start, end, &other);
             start = end;
         }
         struct word_list swap = *words;

@@ -14,7 +14,7 @@
 enum pretokenizer_rule {
     RULE_END,
     RULE_MATCH,        /* every match of the pattern stands alone, and so does what lies between matches */
-    RULE_DIGIT_GROUPS, /* runs of digits alone, cut in threes from the right: 12 345 678 */
+    RULE_DIGIT_GROUPS, /* likewise, and each match (a run of digits) is cut in threes from the right: 12 345 678 */
 };
 
 struct pretokenizer_pattern {

@@ -164,13 +164,24 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes, 
     return rc;
 }
 
+struct word_cache *word_cache_new(size_t text_bytes)
+{
+    size_t slots = 16;
+    while (slots < 4096 && slots < text_bytes / 8)
+        slots *= 2;
+    struct word_cache *c = mem_zalloc(1, sizeof *c + slots * sizeof *c->slots);
+    if (c)
+        c->mask = slots - 1;
+    return c;
+}
+
 int word_cache_get(const struct word_cache *c, const char *text, size_t start, size_t size, size_t *slot,
                    struct token_list *out, struct error *err)
 {
-    *slot = WORD_CACHE_SLOTS;
+    *slot = SIZE_MAX;
     if (size > WORD_CACHE_BYTES)
         return 0;
-    *slot = lookup_hash(text + start, size) % WORD_CACHE_SLOTS;
+    *slot = lookup_hash(text + start, size) & c->mask;
     if (c->slots[*slot].size != size || memcmp(text + c->slots[*slot].start, text + start, size))
         return 0;
     for (uint32_t i = 0; i < c->slots[*slot].ids; i++) {
@@ -183,7 +194,7 @@ int word_cache_get(const struct word_cache *c, const char *text, size_t start, s
 
 void word_cache_put(struct word_cache *c, size_t slot, size_t start, size_t size, size_t first_id, size_t ids)
 {
-    if (slot < WORD_CACHE_SLOTS && size && first_id <= UINT32_MAX && ids <= UINT32_MAX) {
+    if (slot <= c->mask && first_id <= UINT32_MAX && ids <= UINT32_MAX) {
         c->slots[slot].start = (uint32_t)start;
         c->slots[slot].size = (uint32_t)size;
         c->slots[slot].first_id = (uint32_t)first_id;
@@ -256,6 +267,15 @@ int32_t tokenizer_unknown(const struct tokenizer *t)
 int32_t tokenizer_padding(const struct tokenizer *t)
 {
     return t->vocab.padding;
+}
+
+bool tokenizer_is_complete(const struct tokenizer *t)
+{
+    /* C0, C1 and F5 to FF never occur in UTF-8. Unigram normalises, so it gives back what it made of a text. */
+    for (unsigned b = 0; b < 0xF5; b++)
+        if (t->vocab.byte_ids[b] < 0 && b != 0xC0 && b != 0xC1)
+            return false;
+    return t->vocab.kind != VOCAB_UNIGRAM;
 }
 
 bool tokenizer_adds_bos(const struct tokenizer *t)

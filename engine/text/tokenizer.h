@@ -99,6 +99,8 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_eot(const struct tokenizer *t); /* end of turn */
 int32_t tokenizer_unknown(const struct tokenizer *t);
 int32_t tokenizer_padding(const struct tokenizer *t);
+/* Whether every text can be said exactly: a token for each byte that UTF-8 uses. Then decoding undoes encoding. */
+bool tokenizer_is_complete(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t);
 bool tokenizer_adds_eos(const struct tokenizer *t);
 

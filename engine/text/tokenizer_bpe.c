@@ -146,7 +146,7 @@ int byte_level_encode(const struct tokenizer *t, const char *text, size_t bytes,
 {
     struct word_list words = {0};
     struct merge m = {0};
-    struct word_cache *cache = mem_zalloc(1, sizeof *cache);
+    struct word_cache *cache = word_cache_new(bytes);
     int rc = cache ? pretokenizer_split(t->pre, text, bytes, &words, err) : error_set(err, ERR_NOMEM, "out of memory for tokenising");
     for (size_t i = 0, start = 0; i < words.count && !rc; i++) {
         size_t end = words.ends[i], slot, first = out->count;

@@ -53,15 +53,16 @@ static inline int token_list_add(struct token_list *list, int32_t id, struct err
 
 /* Words met before in the same text, so that each is merged once: a small direct-mapped table that points into the
  * text and into the ids already made. One call's own. */
-#define WORD_CACHE_SLOTS 4096
 #define WORD_CACHE_BYTES 48 /* longer words are not kept */
 
 struct word_cache {
+    size_t mask;
     struct {
         uint32_t start, size, first_id, ids;
-    } slots[WORD_CACHE_SLOTS];
+    } slots[];
 };
 
+struct word_cache *word_cache_new(size_t text_bytes); /* NULL when out of memory; mem_free */
 /* 1 when the word's ids were appended; 0 (and *slot set) when it must be made; negative on failure. */
 int word_cache_get(const struct word_cache *c, const char *text, size_t start, size_t size, size_t *slot,
                    struct token_list *out, struct error *err);

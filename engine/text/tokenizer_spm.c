@@ -142,7 +142,7 @@ static int encode_words(const struct tokenizer *t, const char *text, size_t byte
 {
     struct job job = {t, text};
     struct merge m = {0};
-    struct word_cache *cache = mem_zalloc(1, sizeof *cache);
+    struct word_cache *cache = word_cache_new(bytes);
     int rc = cache ? 0 : error_set(err, ERR_NOMEM, "out of memory for tokenising");
     for (size_t start = 0, end; start < bytes && !rc; start = end) {
         end = start + utf8_step(text + start, bytes - start);

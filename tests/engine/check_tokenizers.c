@@ -170,7 +170,9 @@ int main(int argc, char **argv)
         size_t random = check_random(t, 10000);
         printf("%s: %s, %zu tokens, opened in %.0f ms; %zu texts, %zu wrong, %zu not restored; of 10000 random %zu not restored\n",
                name, tokenizer_kind(t), tokenizer_count(t), ms, json_array_size(pairs), wrong, lost, random);
-        failed += wrong || lost || random;
+        if (!tokenizer_is_complete(t))
+            printf("    (not byte-complete: some characters cannot be restored)\n");
+        failed += wrong || (tokenizer_is_complete(t) && (lost || random));
         measure_all(t, prose, prose_bytes);
         tokenizer_close(t);
     }
