@@ -1,0 +1,273 @@
+/* From logits to a token. Pure: everything it needs is in its arguments. Any thread.
+ *
+ * Candidates are ordered by falling probability, ties by rising id, and only as far as the draw goes: a heap gives them
+ * one by one, so a vocabulary is never sorted. */
+#include "engine/model/sampler.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "engine/kernels/maths.h"
+#include "engine/kernels/ops.h"
+
+void sampling_default(struct sampling *s)
+{
+    memset(s, 0, sizeof *s);
+    s->top_p = 1;
+    s->repeat_penalty = 1;
+    s->repeat_last = 64;
+}
+
+static bool within(float x, float low, float high)
+{
+    return x >= low && x <= high;
+}
+
+int sampling_check(const struct sampling *s, uint32_t vocabulary, struct error *err)
+{
+    if (!within(s->temperature, 0, 100))
+        return error_set(err, ERR_USAGE, "temperature %g is not within 0 to 100", s->temperature);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return error_set(err, ERR_USAGE, "top_p %g is not above 0 and at most 1", s->top_p);
+    if (!within(s->min_p, 0, 1))
+        return error_set(err, ERR_USAGE, "min_p %g is not within 0 to 1", s->min_p);
+    if (!(s->repeat_penalty > 0 && s->repeat_penalty <= 100))
+        return error_set(err, ERR_USAGE, "repeat_penalty %g is not above 0 and at most 100", s->repeat_penalty);
+    if (!within(s->presence_penalty, -100, 100))
+        return error_set(err, ERR_USAGE, "presence_penalty %g is not within -100 to 100", s->presence_penalty);
+    if (!within(s->frequency_penalty, -100, 100))
+        return error_set(err, ERR_USAGE, "frequency_penalty %g is not within -100 to 100", s->frequency_penalty);
+    if (s->top_logprobs > SAMPLING_TOP_MAX)
+        return error_set(err, ERR_USAGE, "top_logprobs %u is above %d", s->top_logprobs, SAMPLING_TOP_MAX);
+    if (s->bias_count > SAMPLING_BIAS_MAX)
+        return error_set(err, ERR_USAGE, "%u biased tokens are above %d", s->bias_count, SAMPLING_BIAS_MAX);
+    for (uint32_t i = 0; i < s->bias_count; i++) {
+        if (s->bias[i].token < 0 || (uint32_t)s->bias[i].token >= vocabulary)
+            return error_set(err, ERR_USAGE, "bias for token %d, which is not in a vocabulary of %u", s->bias[i].token,
+                             vocabulary);
+        if (!(s->bias[i].bias == s->bias[i].bias))
+            return error_set(err, ERR_USAGE, "bias for token %d is not a number", s->bias[i].token);
+    }
+    return 0;
+}
+
+double sampling_uniform(uint64_t seed, uint32_t position)
+{
+    uint64_t key = hash_mix64(seed + UINT64_C(0x9e3779b97f4a7c15));
+    uint64_t bits = hash_mix64(key ^ hash_mix64(((uint64_t)position + 1) * UINT64_C(0xd1342543de82ef95)));
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+/* ---- What the model itself thinks --------------------------------------------------------------------------------- */
+
+/* Checks the logits; *log_sum ← log Σ exp(logit). work: vocabulary floats. */
+static int judge(const float *logits, uint32_t vocabulary, uint32_t position, float *work, double *log_sum,
+                 struct error *err)
+{
+    uint32_t best = 0;
+    bool broken = false;
+    for (uint32_t v = 0; v < vocabulary; v++) {
+        broken = broken || !(logits[v] < INFINITY); /* NaN or +inf */
+        if (logits[v] > logits[best])
+            best = v;
+    }
+    if (broken || logits[best] == -INFINITY)
+        return error_set(err, ERR_FORMAT, "logits at position %u are %s; the model's weights are damaged", position,
+                         broken ? "not finite" : "all minus infinity");
+    memcpy(work, logits, (size_t)vocabulary * sizeof *work);
+    op_softmax(NULL, work, vocabulary, 1, vocabulary);
+    *log_sum = logits[best] - maths_log(work[best]);
+    return 0;
+}
+
+/* The `count` largest logits, falling, ties by rising id. */
+static void list_top(const float *logits, uint32_t vocabulary, uint32_t count, double log_sum, struct sampled *out)
+{
+    uint32_t n = 0;
+    for (uint32_t v = 0; v < vocabulary; v++) {
+        if (n == count && !(logits[v] > out->top[n - 1].logprob))
+            continue;
+        uint32_t at = n < count ? n++ : n - 1;
+        while (at > 0 && logits[v] > out->top[at - 1].logprob) {
+            out->top[at] = out->top[at - 1];
+            at--;
+        }
+        out->top[at] = (struct token_logprob){(int32_t)v, logits[v]};
+    }
+    out->top_count = n;
+    for (uint32_t i = 0; i < n; i++)
+        out->top[i].logprob = (float)(out->top[i].logprob - log_sum);
+}
+
+/* ---- Bias and penalties ------------------------------------------------------------------------------------------- */
+
+/* seen: vocabulary counters, zeroed and left zero. */
+static void punish(const struct sampling *s, float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n,
+                   uint32_t *seen)
+{
+    if (s->repeat_penalty != 1) {
+        uint32_t from = s->repeat_last < n ? n - s->repeat_last : 0;
+        for (uint32_t i = from; i < n; i++) {
+            uint32_t t = (uint32_t)tokens[i];
+            if (t >= vocabulary || seen[t]++)
+                continue;
+            logits[t] = logits[t] > 0 ? logits[t] / s->repeat_penalty : logits[t] * s->repeat_penalty;
+        }
+        for (uint32_t i = from; i < n; i++)
+            if ((uint32_t)tokens[i] < vocabulary)
+                seen[tokens[i]] = 0;
+    }
+    if (s->presence_penalty != 0 || s->frequency_penalty != 0) {
+        for (uint32_t i = s->prompt_tokens; i < n; i++)
+            if ((uint32_t)tokens[i] < vocabulary)
+                seen[tokens[i]]++;
+        for (uint32_t i = s->prompt_tokens; i < n; i++) {
+            uint32_t t = (uint32_t)tokens[i];
+            if (t >= vocabulary || !seen[t])
+                continue;
+            logits[t] -= (float)seen[t] * s->frequency_penalty + s->presence_penalty;
+            seen[t] = 0;
+        }
+    }
+}
+
+static int best_of(const float *logits, uint32_t vocabulary, uint32_t position, uint32_t *out, struct error *err)
+{
+    uint32_t best = 0;
+    for (uint32_t v = 1; v < vocabulary; v++)
+        if (logits[v] > logits[best])
+            best = v;
+    if (!(logits[best] > -INFINITY))
+        return error_set(err, ERR_FORMAT, "every token is banned at position %u; drop a bias", position);
+    *out = best;
+    return 0;
+}
+
+/* ---- Candidates --------------------------------------------------------------------------------------------------- */
+
+struct heap {
+    const float *p; /* probability of each id */
+    int32_t *id;
+    uint32_t n;
+};
+
+static bool before(const struct heap *h, int32_t a, int32_t b)
+{
+    return h->p[a] > h->p[b] || (h->p[a] == h->p[b] && a < b);
+}
+
+static void sift_down(struct heap *h, uint32_t at)
+{
+    int32_t id = h->id[at];
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= h->n)
+            break;
+        if (child + 1 < h->n && before(h, h->id[child + 1], h->id[child]))
+            child++;
+        if (!before(h, h->id[child], id))
+            break;
+        h->id[at] = h->id[child];
+        at = child;
+    }
+    h->id[at] = id;
+}
+
+/* The next id; the array's freed tail keeps those given out, first at the very end. */
+static int32_t pop(struct heap *h)
+{
+    int32_t top = h->id[0];
+    h->id[0] = h->id[--h->n];
+    h->id[h->n] = top;
+    if (h->n)
+        sift_down(h, 0);
+    return top;
+}
+
+/* Draws from p (which sums to one but for rounding) by top-k, top-p and min-p, in that order: each keeps a front part
+ * of the candidates in order. ids: vocabulary of them. */
+static int32_t draw(const struct sampling *s, const float *p, uint32_t vocabulary, double uniform, int32_t *ids)
+{
+    struct heap h = {.p = p, .id = ids};
+    double total = 0, kept_mass = 0;
+    for (uint32_t v = 0; v < vocabulary; v++) {
+        total += p[v];
+        if (p[v] > 0)
+            ids[h.n++] = (int32_t)v;
+    }
+    for (uint32_t i = h.n / 2; i-- > 0;)
+        sift_down(&h, i);
+    uint32_t all = h.n, known = 0, kept = 0; /* candidate i, once popped, is ids[all - 1 - i] */
+    bool top_k = s->top_k && s->top_k < all;
+    if (top_k) {
+        total = 0;
+        for (; known < s->top_k; known++)
+            total += p[pop(&h)];
+    }
+    if (!top_k && s->top_p >= 1 && s->min_p <= 0) { /* no filter: pop only as far as the draw */
+        double sum = 0;
+        int32_t id;
+        do {
+            id = pop(&h);
+            sum += p[id];
+        } while (sum <= uniform * total && h.n);
+        return id;
+    }
+    float least = 0;
+    while (kept < (top_k ? s->top_k : all)) {
+        int32_t id = kept < known ? ids[all - 1 - kept] : pop(&h);
+        if (kept == 0)
+            least = s->min_p * p[id];
+        else if (p[id] < least || (s->top_p < 1 && kept_mass >= s->top_p * total))
+            break;
+        kept_mass += p[id];
+        kept++;
+    }
+    double sum = 0;
+    uint32_t i = 0;
+    for (; i + 1 < kept; i++) {
+        sum += p[ids[all - 1 - i]];
+        if (sum > uniform * kept_mass)
+            break;
+    }
+    return ids[all - 1 - i];
+}
+
+int sampler_pick(const struct sampling *s, float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n,
+                 void *scratch, struct sampled *out, struct error *err)
+{
+    float *p = scratch;
+    int32_t *ids = (int32_t *)scratch + vocabulary;
+    struct sampled result = {0};
+    double log_sum = 0;
+    uint32_t chosen = 0;
+    int failed = judge(logits, vocabulary, n, p, &log_sum, err);
+    if (failed)
+        return failed;
+    if (s->top_logprobs)
+        list_top(logits, vocabulary, s->top_logprobs, log_sum, &result);
+
+    memcpy(p, logits, (size_t)vocabulary * sizeof *p); /* from here on p is punished, filtered and drawn from */
+    for (uint32_t i = 0; i < s->bias_count; i++) {
+        if (s->bias[i].bias <= -100)
+            p[s->bias[i].token] = -INFINITY;
+        else
+            p[s->bias[i].token] += s->bias[i].bias;
+    }
+    memset(ids, 0, (size_t)vocabulary * sizeof *ids);
+    punish(s, p, vocabulary, tokens, n, (uint32_t *)ids);
+    if ((failed = best_of(p, vocabulary, n, &chosen, err)) < 0)
+        return failed;
+    if (s->temperature > 0) {
+        /* Scaled after the largest is taken off, so that a tiny temperature cannot overflow. */
+        float largest = p[chosen];
+        for (uint32_t v = 0; v < vocabulary; v++)
+            p[v] = (p[v] - largest) / s->temperature;
+        op_softmax(NULL, p, vocabulary, 1, vocabulary);
+        chosen = (uint32_t)draw(s, p, vocabulary, sampling_uniform(s->seed, n), ids);
+    }
+    result.chosen = (struct token_logprob){(int32_t)chosen, (float)(logits[chosen] - log_sum)};
+    *out = result;
+    return 0;
+}
