@@ -1,0 +1,104 @@
+/* plan_solve: builds the space, asks the objective's solver, returns the plan with its proof. Pure. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "planner/solver.h"
+
+static bool take(struct solver *v, struct search *s)
+{
+    v->states += s->states;
+    v->cut |= s->cut;
+    if (!s->any)
+        return false;
+    v->best = s->best;
+    v->found = s->found;
+    return true;
+}
+
+int solver_search(struct solver *v, struct search *s, int beam, bool exact, double share, ticks *lower)
+{
+    int rc = 0;
+    s->space = v->space;
+    s->limits = &v->limits;
+    s->best = v->best < s->best ? v->best : s->best;
+    s->any = s->cut = false;
+    s->floor = TICKS_NEVER;
+    s->expired = v->options->expired;
+    s->expired_context = v->options->expired_context;
+    search_begin(s);
+    if (beam) {
+        s->states = 0;
+        s->max_states = v->max_states - v->states;
+        rc = search_beam(s, beam);
+        take(v, s);
+    }
+    if (!rc && exact) {
+        s->states = 0;
+        s->max_states = (int64_t)((double)(v->max_states - v->states) * share);
+        rc = search_exact(s, lower);
+        take(v, s);
+    }
+    return rc;
+}
+
+/* A known plan to start from. */
+static void start_from(struct solver *v, const struct plan *start)
+{
+    v->found.stages = start->stages;
+    for (int i = 0; i < start->stages; i++) {
+        v->found.device[i] = start->stage[i].device;
+        v->found.end[i] = start->stage[i].last_block + 1;
+    }
+}
+
+static int evaluate_found(const struct solver *v, struct plan *out, struct error *e)
+{
+    int counts[PLAN_MAX_DEVICES];
+    for (int i = 0; i < v->found.stages; i++)
+        counts[i] = v->found.end[i] - (i ? v->found.end[i - 1] : 0);
+    return plan_evaluate(v->p, v->found.device, counts, v->found.stages, out, e);
+}
+
+static int finish(struct solver *v, struct plan *out, struct error *e)
+{
+    struct plan plan;
+    int rc = evaluate_found(v, &plan, e);
+    if (rc)
+        return error_set(e, ERR_INTERNAL, "the planner's own plan does not hold: %s", e ? e->text : "");
+    if (v->lower < v->best) {
+        double bound = (double)v->lower * v->space->tick_s;
+        plan.bound_s = bound < plan.value_s ? bound : plan.value_s;
+    }
+    plan.states = v->states;
+    *out = plan;
+    return 0;
+}
+
+int plan_solve(const struct plan_problem *p, const struct plan_options *options, struct plan *out, struct error *e)
+{
+    static const struct plan_options none;
+    struct solver v = {.p = p, .options = options ? options : &none, .best = TICKS_NEVER};
+    int rc = plan_problem_check(p, e);
+    if (rc || (rc = space_new(&v.space, p, v.options, e)))
+        return rc;
+    v.max_states = v.options->max_states > 0 ? v.options->max_states : 1500000;
+    v.depths = v.space->stages ? v.space->stages + 1 : 1;
+    if (v.options->start)
+        start_from(&v, v.options->start);
+    rc = limits_new(&v.limits, v.space);
+    if (!rc)
+        rc = p->objective == PLAN_LATENCY      ? solve_latency(&v)
+             : p->objective == PLAN_THROUGHPUT ? solve_throughput(&v)
+                                               : solve_ttft(&v);
+    if (rc)
+        rc = error_set(e, rc, "out of memory for planning");
+    else if (v.best < TICKS_NEVER)
+        rc = finish(&v, out, e);
+    else if (v.cut && v.lower < TICKS_NEVER)
+        rc = error_set(e, ERR_TIMEOUT, "no plan found within the search budget; raise it or fix the split");
+    else
+        rc = infeasible(p, v.options, e);
+    limits_free(&v.limits);
+    space_free(v.space);
+    return rc;
+}

@@ -1,0 +1,354 @@
+/* TTFT: plans judged by when the last chunk of the prompt leaves the last stage.
+ *
+ * That moment is the longest chain through (machine, chunk), machines being stages and links. One chain runs with the
+ * first chunk to the busiest machine, with all chunks through it, and with the last chunk onward; so the plans are cut
+ * into bands by the work of their busiest machine, each band has a two-mode relaxation (bound.h), and the bands that it
+ * cannot refute are searched exactly, with one time for each chunk in the labels. Prompts of very many chunks carry the
+ * times of a few of them, which bounds from below, and whole plans are then judged by the full recursion. Pure. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "planner/cost.h"
+#include "planner/solver.h"
+
+enum { MAX_BANDS = 96, FEW_TRACKS = 6 };
+
+/* Chunks first..last of the prompt as one piece of work. */
+struct piece {
+    int first, last;
+};
+
+static double cost_layer_prefill(const struct plan_problem *p, int device, enum layer_part part, int block,
+                                 const void *context)
+{
+    const struct piece *w = context;
+    double sum = 0;
+    for (int c = w->first; c <= w->last; c++)
+        switch (part) {
+        case LAYER_BLOCK:
+            sum += cost_block_prefill(p, device, block, cost_chunk_tokens(p, c), (double)c * p->workload.chunk);
+            break;
+        case LAYER_OVERHEAD:
+            sum += p->device[device].overhead_s;
+            break;
+        case LAYER_FIRST:
+            sum += cost_embedding(p, device, cost_chunk_tokens(p, c));
+            break;
+        case LAYER_HEAD:
+            sum += c == cost_chunks(p) - 1 ? cost_head_decode(p, device, 1) : 0;
+            break;
+        }
+    return sum;
+}
+
+struct prefill {
+    struct solver *v;
+    int tracks;
+    bool exact; /* a track for each chunk */
+    struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
+    ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
+    ticks *hop[SEARCH_MAX_TRACKS]; /* single_busy + lag, NEVER over the limit */
+    ticks *cross;
+    struct relaxation chain[SEARCH_MAX_TRACKS]; /* one chunk all the way, the later ones at the last stage */
+    struct bound chain_bound[SEARCH_MAX_TRACKS];
+    struct relaxation bottleneck;
+    struct bound bottleneck_bound;
+};
+
+static void prefill_free(struct prefill *f)
+{
+    for (int i = 0; i < f->tracks; i++) {
+        layer_free(&f->single[i]);
+        layer_free(&f->run[i]);
+        layer_free(&f->tail[i]);
+        mem_free(f->single_busy[i]);
+        mem_free(f->run_busy[i]);
+        mem_free(f->hop[i]);
+        bound_free(&f->chain_bound[i]);
+    }
+    mem_free(f->work_busy);
+    mem_free(f->cross);
+    bound_free(&f->bottleneck_bound);
+    mem_free(f);
+}
+
+/* Which chunks have a track: all, or the first, some between, and the last two. */
+static int choose_chunks(const struct prefill *f, int chunks, int *chunk)
+{
+    const struct space *s = f->v->space;
+    int most = s->blocks * s->types <= 160 ? SEARCH_MAX_TRACKS : 8;
+    if (chunks <= most) {
+        for (int i = 0; i < chunks; i++)
+            chunk[i] = i;
+        return chunks;
+    }
+    for (int i = 0; i < FEW_TRACKS - 1; i++)
+        chunk[i] = (int)((int64_t)(chunks - 2) * i / (FEW_TRACKS - 2));
+    chunk[FEW_TRACKS - 1] = chunks - 1;
+    return FEW_TRACKS;
+}
+
+static int new_track(struct prefill *f, int i, int before, int chunk)
+{
+    const struct space *s = f->v->space;
+    const struct plan_problem *p = s->p;
+    struct piece alone = {chunk, chunk}, run = {before + 1, chunk};
+    double tokens = 0;
+    for (int c = run.first; c <= run.last; c++)
+        tokens += cost_chunk_tokens(p, c);
+    if (layer_new(&f->single[i], s, cost_layer_prefill, &alone) || layer_new(&f->run[i], s, cost_layer_prefill, &run))
+        return ERR_NOMEM;
+    f->single_busy[i] = space_transfer(s, cost_chunk_tokens(p, chunk));
+    f->run_busy[i] = space_transfer(s, tokens);
+    f->hop[i] = mem_zalloc((size_t)s->types * (size_t)s->types, sizeof(ticks));
+    return f->single_busy[i] && f->run_busy[i] && f->hop[i] ? 0 : ERR_NOMEM;
+}
+
+/* The tails: a track's chunk with all later ones behind it. The first one is the whole prompt, a machine's work. */
+static int new_tails(struct prefill *f)
+{
+    const struct space *s = f->v->space;
+    struct piece nothing = {1, 0};
+    struct layer rest, next;
+    int rc = layer_new(&rest, s, cost_layer_prefill, &nothing);
+    for (int i = f->tracks - 1; i >= 0 && !rc; i--) {
+        rc = layer_sum(&f->tail[i], s, &f->single[i], &rest);
+        if (!rc && !(rc = layer_sum(&next, s, &f->run[i], &rest))) {
+            layer_free(&rest);
+            rest = next;
+        }
+    }
+    layer_free(&rest);
+    size_t pairs = (size_t)s->types * (size_t)s->types;
+    f->work_busy = mem_zalloc(pairs, sizeof(ticks));
+    f->cross = mem_zalloc(pairs, sizeof(ticks));
+    if (rc || !f->work_busy || !f->cross)
+        return ERR_NOMEM;
+    for (size_t k = 0; k < pairs; k++)
+        for (int i = 0; i < f->tracks; i++) {
+            ticks sum = f->work_busy[k] + (i ? f->run_busy[i] : f->single_busy[i])[k];
+            f->work_busy[k] = sum < TICKS_NEVER ? sum : TICKS_NEVER;
+        }
+    return 0;
+}
+
+/* More than the whole prompt costs on any plan, in seconds. */
+static double ceiling(const struct space *s)
+{
+    const struct plan_problem *p = s->p;
+    struct piece all = {0, cost_chunks(p) - 1};
+    double transfer = 0;
+    for (int a = 0; a < p->devices; a++)
+        for (int b = 0; b < p->devices; b++) {
+            double t = cost_transfer(p, a, b, p->workload.prompt_tokens);
+            transfer = t > transfer ? t : transfer;
+        }
+    return space_ceiling(s, cost_layer_prefill, &all) + transfer * p->devices;
+}
+
+static int prefill_new(struct prefill **out, struct solver *v)
+{
+    int chunk[SEARCH_MAX_TRACKS], chunks = cost_chunks(v->p);
+    struct prefill *f = mem_zalloc(1, sizeof *f);
+    if (!f)
+        return ERR_NOMEM;
+    f->v = v;
+    int wanted = choose_chunks(f, chunks, chunk), rc = 0;
+    f->exact = wanted == chunks;
+    for (int i = 0; i < wanted && !rc; i++) {
+        f->tracks = i + 1;
+        rc = new_track(f, i, i ? chunk[i - 1] : -1, chunk[i]);
+    }
+    if (!rc)
+        rc = new_tails(f);
+    for (int i = 0; i < f->tracks && !rc; i++) {
+        f->chain[i] = (struct relaxation){.space = v->space, .limits = &v->limits, .after = &f->single[i],
+                                          .after_last = &f->tail[i], .after_hop = f->hop[i], .depths = v->depths};
+        rc = bound_new(&f->chain_bound[i], &f->chain[i]);
+    }
+    int last = f->tracks - 1;
+    f->bottleneck = (struct relaxation){.space = v->space, .limits = &v->limits, .after = &f->single[last],
+                                        .after_last = &f->single[last], .after_hop = f->hop[last],
+                                        .before = &f->single[0], .before_hop = f->hop[0], .work = &f->tail[0],
+                                        .cross_hop = f->cross, .depths = v->depths};
+    if (!rc)
+        rc = bound_new(&f->bottleneck_bound, &f->bottleneck);
+    if (rc) {
+        prefill_free(f);
+        return rc;
+    }
+    *out = f;
+    return 0;
+}
+
+/* Only plans whose busiest machine works from least to most. */
+static void set_band(struct prefill *f, ticks least, ticks most)
+{
+    const struct space *s = f->v->space;
+    limits_set(&f->v->limits, s, &f->tail[0], least, most);
+    for (size_t k = 0; k < (size_t)s->types * (size_t)s->types; k++) {
+        bool over = s->lag[k] >= TICKS_NEVER || f->work_busy[k] > most;
+        for (int i = 0; i < f->tracks; i++)
+            f->hop[i][k] = over ? TICKS_NEVER : f->single_busy[i][k] + s->lag[k];
+        f->cross[k] = over || f->work_busy[k] < least ? TICKS_NEVER : f->work_busy[k] + s->lag[k];
+    }
+}
+
+static ticks judge(const void *context, const struct candidate *c)
+{
+    const struct prefill *f = context;
+    struct plan plan = {.stages = c->stages};
+    for (int i = 0; i < c->stages; i++)
+        plan.stage[i] = (struct plan_stage){.device = c->device[i], .first_block = i ? c->end[i - 1] : 0,
+                                            .last_block = c->end[i] - 1};
+    return space_ticks(f->v->space, plan_prefill_times(f->v->p, &plan, NULL, NULL));
+}
+
+static void prepare(struct search *s, const struct prefill *f, bool banded)
+{
+    *s = (struct search){.tracks = f->tracks, .best = TICKS_NEVER, .work = &f->tail[0], .work_busy = f->work_busy};
+    for (int i = 0; i < f->tracks; i++) {
+        s->track[i] = (struct track){&f->single[i], &f->run[i], f->single_busy[i], f->run_busy[i]};
+        if (i + 1 < f->tracks || !banded)
+            s->guide[s->guides++] = (struct guide){&f->chain_bound[i], i};
+    }
+    if (banded)
+        s->guide[s->guides++] = (struct guide){&f->bottleneck_bound, 0};
+    if (!f->exact) {
+        s->judge = judge;
+        s->judge_context = f;
+    }
+}
+
+/* Tables of all chains; they share the prices of one, which the bottleneck's may lend. */
+static void run_chains(struct prefill *f, const ticks *lambda)
+{
+    for (int i = 0; i < f->tracks; i++) {
+        if (lambda)
+            memcpy(f->chain_bound[i].lambda, lambda, sizeof f->chain_bound[i].lambda);
+        bound_run(&f->chain_bound[i], &f->chain[i]);
+    }
+}
+
+struct band {
+    ticks least, most, lower;
+};
+
+/* Whether any walk keeps every machine's work within most. */
+static bool reachable(struct prefill *f, ticks most)
+{
+    set_band(f, 0, most);
+    bound_run(&f->chain_bound[0], &f->chain[0]);
+    return f->chain_bound[0].root < TICKS_NEVER;
+}
+
+static ticks least_work(struct prefill *f, ticks high)
+{
+    ticks low = 0;
+    while (high - low > 1 + (high >> 12)) {
+        ticks middle = low + (high - low) / 2;
+        if (reachable(f, middle))
+            high = middle;
+        else
+            low = middle;
+    }
+    return low;
+}
+
+/* Bands from the least possible work to one above which no plan beats the best. */
+static int cut_bands(struct prefill *f, struct band *band, ticks high)
+{
+    ticks least = least_work(f, high);
+    int n = 0;
+    for (; least < high && n < MAX_BANDS; n++) {
+        ticks most = n + 1 == MAX_BANDS ? high : least + least / 32 + 1;
+        band[n] = (struct band){least, most < high ? most : high, 0};
+        least = band[n].most + 1;
+    }
+    return n;
+}
+
+static void price_band(struct prefill *f, struct band *b, int steps)
+{
+    ticks best = f->v->best;
+    set_band(f, b->least, b->most);
+    if (steps)
+        bound_tune(&f->bottleneck_bound, &f->bottleneck, best < TICKS_NEVER ? best : 2 * b->lower + 1, steps);
+    else
+        bound_run(&f->bottleneck_bound, &f->bottleneck);
+    b->lower = f->bottleneck_bound.root > b->lower ? f->bottleneck_bound.root : b->lower;
+}
+
+static int by_lower(const void *a, const void *b)
+{
+    const struct band *x = a, *y = b;
+    return x->lower != y->lower ? (x->lower < y->lower ? -1 : 1) : (x->least > y->least) - (x->least < y->least);
+}
+
+static int search_band(struct prefill *f, struct band *b, int beam, bool exact, double share)
+{
+    struct search s;
+    ticks lower = 0;
+    price_band(f, b, 40);
+    if (b->lower >= f->v->best)
+        return 0;
+    run_chains(f, f->bottleneck_bound.lambda);
+    prepare(&s, f, true);
+    int rc = solver_search(f->v, &s, beam, exact, share, &lower);
+    if (!rc && lower > b->lower)
+        b->lower = lower;
+    return rc;
+}
+
+static int solve(struct prefill *f)
+{
+    struct solver *v = f->v;
+    struct search s;
+    struct band band[MAX_BANDS];
+    ticks never = (ticks)1 << 52;
+    set_band(f, 0, never);
+    run_chains(f, NULL);
+    v->lower = f->chain_bound[0].root;
+    if (v->lower >= v->best)
+        return 0;
+    prepare(&s, f, false);
+    int rc = solver_search(v, &s, 32, false, 1, NULL);
+    if (rc)
+        return rc;
+    int n = cut_bands(f, band, v->best < TICKS_NEVER ? v->best : never);
+    memset(f->bottleneck_bound.lambda, 0, sizeof f->bottleneck_bound.lambda);
+    for (int i = 0; i < n; i++)
+        price_band(f, &band[i], 0);
+    qsort(band, (size_t)n, sizeof *band, by_lower);
+    for (int i = 0; i < n && i < 8 && !rc; i++)
+        if (band[i].lower < v->best)
+            rc = search_band(f, &band[i], 64, false, 1);
+    for (int i = 0; i < n; i++)
+        if (band[i].lower < v->best)
+            price_band(f, &band[i], 40);
+    qsort(band, (size_t)n, sizeof *band, by_lower);
+    for (int i = 0; i < n && !rc; i++)
+        if (band[i].lower < v->best)
+            rc = search_band(f, &band[i], 128, true, 0.5);
+    ticks lower = v->best;
+    for (int i = 0; i < n; i++)
+        lower = band[i].lower < lower ? band[i].lower : lower;
+    v->lower = lower > v->lower ? lower : v->lower;
+    return rc;
+}
+
+int solve_ttft(struct solver *v)
+{
+    struct prefill *f;
+    int rc = space_set_tick(v->space, ceiling(v->space));
+    if (rc || (rc = prefill_new(&f, v)))
+        return rc;
+    if (v->options->start)
+        v->best = space_ticks(v->space, v->options->start->value_s) + 1;
+    rc = solve(f);
+    if (v->lower > v->best)
+        v->lower = v->best;
+    prefill_free(f);
+    return rc;
+}

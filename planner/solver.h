@@ -1,0 +1,46 @@
+/* What the objectives' solvers share: one problem being solved, the best plan so far and what is proven. Internal. */
+#ifndef BRIGADE_PLANNER_SOLVER_H
+#define BRIGADE_PLANNER_SOLVER_H
+
+#include "planner/search.h"
+
+struct solver {
+    const struct plan_problem *p;
+    const struct plan_options *options;
+    struct space *space;
+    struct limits limits;
+    int depths;            /* of bound tables */
+    ticks best;            /* value of found; TICKS_NEVER while there is none */
+    struct candidate found;
+    ticks lower;           /* proven: no plan is below */
+    int64_t states, max_states;
+    bool cut;
+};
+
+/* Runs a prepared search (space, limits, tracks, guides, objective) from s->best downward and keeps what it finds.
+ * beam: width, or 0 for none. exact: whether to prove; *lower as search_exact's. share: the part of what is left of
+ * the budget that the exact search may use. 0 or ERR_NOMEM. */
+int solver_search(struct solver *v, struct search *s, int beam, bool exact, double share, ticks *lower);
+
+/* One cost track of decode for `batch` sequences and all that a relaxation of it needs. */
+struct decode_track {
+    int batch, micro; /* micro: batches in flight, 0 when only the time counts */
+    struct layer layer;
+    ticks *busy, *hop, *limited_hop;
+    ticks lower;      /* proven for plans of this track */
+    struct bound bound;
+    struct relaxation relaxation;
+};
+int decode_track_new(struct decode_track *t, struct solver *v, int batch, int micro);
+void decode_track_free(struct decode_track *t);
+layer_cost cost_layer_decode; /* context: const int *batch */
+
+/* The objectives; each sets v->best, v->found and v->lower. ERR_NOMEM or 0, also when there is no plan. */
+int solve_latency(struct solver *v);
+int solve_throughput(struct solver *v);
+int solve_ttft(struct solver *v);
+
+/* Says what is short. Returns ERR_INFEASIBLE. */
+int infeasible(const struct plan_problem *p, const struct plan_options *options, struct error *e);
+
+#endif
