@@ -44,7 +44,8 @@ static int run_case(const struct settings *s, struct pool *pool, const char *nam
     int failed = model_open(path, &m, err);
     if (failed)
         return failed;
-    struct local_options o = {.stages = s->stages, .kv = s->kv, .max_context = 512, .pool = pool};
+    uint32_t context = model_info(m)->context < 512 ? model_info(m)->context : 512;
+    struct local_options o = {.stages = s->stages, .kv = s->kv, .max_context = context, .pool = pool};
     if ((failed = local_open(m, &o, &l, err)) < 0)
         goto done;
     ids = mem_zalloc(n, sizeof *ids);
