@@ -14,9 +14,15 @@ bool cpu_runs_neon(void);
 bool cpu_runs_dotprod(void);
 bool cpu_runs_i8mm(void);
 
+/* avx2 and its parts; the VNNI part replaces the plain one where cpu_runs_avxvnni. */
 void kernels_fill_avx2(struct kernel_table *table);
+void kernels_fill_avx2_vector(struct kernel_table *table);
+void kernels_fill_avx2_linear(struct kernel_table *table);
+void kernels_fill_avx2_vnni_linear(struct kernel_table *table);
 void kernels_fill_avx512(struct kernel_table *table);
+void kernels_fill_avx512_linear(struct kernel_table *table);
 void kernels_fill_neon(struct kernel_table *table);
+void kernels_fill_neon_linear(struct kernel_table *table);
 void kernels_fill_dotprod(struct kernel_table *table);
 void kernels_fill_i8mm(struct kernel_table *table);
 

@@ -67,13 +67,15 @@ static void quantise(const float *x, uint32_t cols, struct act_block *out, size_
         float inverse = 127.0f / amax;
         bool usable = amax > 0 && inverse < INFINITY;
         out->d = usable ? amax / 127.0f : 0;
-        out->sum[0] = out->sum[1] = 0;
+        int32_t sum[2] = {0, 0};
         for (int c = 0; c < 32; c++) {
             float r = usable ? rintf(x[c] * inverse) : 0;
             out->q[c] = (int8_t)(r >= -127 && r <= 127 ? r : 0);
-            out->sum[c / 16] += out->q[c];
+            sum[c / 16] += out->q[c];
         }
-        out->ds = out->d * (float)(out->sum[0] + out->sum[1]);
+        out->ds = out->d * (float)(sum[0] + sum[1]);
+        out->minus_sum = -(sum[0] + sum[1]);
+        out->minus_low = -sum[0];
     }
 }
 
@@ -100,8 +102,8 @@ static void expanded(const struct panel32 *p, const struct act_block *a, uint32_
                     *y = fmaf(p->scale[0][r] * d, (float)dot_range(p, r, a[t].q, 0, 16), *y);
                     *y = fmaf(p->scale[1][r] * d, (float)dot_range(p, r, a[t].q, 16, 32), *y);
                     if (offset) {
-                        *y = fmaf(p->offset[0][r], d * (float)a[t].sum[0], *y);
-                        *y = fmaf(p->offset[1][r], d * (float)a[t].sum[1], *y);
+                        *y = fmaf(p->offset[0][r], d * (float)-a[t].minus_low, *y);
+                        *y = fmaf(p->offset[1][r], d * (float)(a[t].minus_low - a[t].minus_sum), *y);
                     }
                 }
             }

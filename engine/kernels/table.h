@@ -11,9 +11,10 @@
 /* 32 activations in 8 bits. */
 struct act_block {
     int8_t q[32];
-    float d;        /* x ≈ d·q */
-    float ds;       /* d·(float)(sum[0] + sum[1]) */
-    int32_t sum[2]; /* of q[0..15] and q[16..31] */
+    float d;           /* x ≈ d·q */
+    float ds;          /* d·(float)Σ q */
+    int32_t minus_sum; /* -Σ q */
+    int32_t minus_low; /* -Σ q[0..15] */
 };
 
 #define PANEL_ROWS 16u

@@ -1,0 +1,190 @@
+/* Attention over one page of one kv head in sixteen lanes; compiled for each ISA. Scores: positions lie in lanes, a few
+ * query rows share each load of K. Values: dims lie in lanes, rows share each load of V. Order: ops.h, numerics.h.
+ * Pure; any thread. */
+#ifndef BRIGADE_ENGINE_KERNELS_ATTENTION_LEVEL_H
+#define BRIGADE_ENGINE_KERNELS_ATTENTION_LEVEL_H
+
+#include "engine/kernels/ops.h"
+#include "engine/kernels/table.h"
+#include "engine/kernels/vec.h"
+#include "engine/quant/half.h"
+
+/* Rows together, and vectors of 16 positions or dims together: what fits the registers. */
+#if VEC_REGISTERS == 1
+#define TILE_ROWS 8u
+#define TILE_VECS 2u
+#else
+#define TILE_ROWS 4u
+#define TILE_VECS 1u
+#endif
+
+INLINE vf load_kv(enum kv_type type, const uint8_t *base, size_t index)
+{
+    if (type == KV_F16)
+        return v_load_f16(base + 2 * index);
+    if (type == KV_Q8)
+        return v_load_i8(base + index);
+    return v_load((const float *)(const void *)(base + 4 * index));
+}
+
+INLINE void scores_tile(enum kv_type type, const uint8_t *k, uint32_t k_dim, const float *const *q, uint32_t slot,
+                        const uint32_t rows, float scale, float *s, size_t s_stride)
+{
+    vf acc[TILE_ROWS][TILE_VECS];
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t v = 0; v < TILE_VECS; v++)
+            acc[r][v] = v_zero();
+    if (type == KV_Q8) {
+        const uint8_t *scales = k + (size_t)k_dim * KV_PAGE_TOKENS;
+        for (uint32_t first = 0; first < k_dim; first += 32, scales += 2 * KV_PAGE_TOKENS) {
+            uint32_t last = first + 32 < k_dim ? first + 32 : k_dim;
+            vf part[TILE_ROWS][TILE_VECS];
+            for (uint32_t r = 0; r < rows; r++)
+                for (uint32_t v = 0; v < TILE_VECS; v++)
+                    part[r][v] = v_zero();
+            for (uint32_t d = first; d < last; d++)
+                for (uint32_t v = 0; v < TILE_VECS; v++) {
+                    vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
+                    for (uint32_t r = 0; r < rows; r++)
+                        part[r][v] = v_fma(v_set1(q[r][d]), a, part[r][v]);
+                }
+            for (uint32_t v = 0; v < TILE_VECS; v++) {
+                vf d = v_load_f16(scales + 2 * (slot + 16 * v));
+                for (uint32_t r = 0; r < rows; r++)
+                    acc[r][v] = v_fma(part[r][v], d, acc[r][v]);
+            }
+        }
+    } else {
+        for (uint32_t d = 0; d < k_dim; d++)
+            for (uint32_t v = 0; v < TILE_VECS; v++) {
+                vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
+                for (uint32_t r = 0; r < rows; r++)
+                    acc[r][v] = v_fma(v_set1(q[r][d]), a, acc[r][v]);
+            }
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t v = 0; v < TILE_VECS; v++)
+            v_store(s + r * s_stride + slot + 16 * v, v_mul(acc[r][v], v_set1(scale)));
+}
+
+INLINE void scores(enum kv_type type, const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale,
+                   float *s, size_t s_stride)
+{
+    while (rows) {
+        uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot += 16 * TILE_VECS)
+            switch (n) {
+            case TILE_ROWS:
+                scores_tile(type, k, k_dim, q, slot, TILE_ROWS, scale, s, s_stride);
+                break;
+#if TILE_ROWS > 4
+            case 4:
+                scores_tile(type, k, k_dim, q, slot, 4, scale, s, s_stride);
+                break;
+#endif
+            case 2:
+                scores_tile(type, k, k_dim, q, slot, 2, scale, s, s_stride);
+                break;
+            default:
+                scores_tile(type, k, k_dim, q, slot, 1, scale, s, s_stride);
+                break;
+            }
+        rows -= n;
+        q += n;
+        s += n * s_stride;
+    }
+}
+
+/* Dims [dim, dim + 16·vecs): 16·vecs may pass v_dim, up to the row's rounded length; acc is as long. */
+INLINE void values_tile(enum kv_type type, const uint8_t *v, uint32_t step, uint32_t blocks, uint32_t dim,
+                        const uint32_t vecs, const float *e, size_t e_stride, const uint32_t rows, uint32_t begin,
+                        uint32_t end, float *acc, size_t acc_stride)
+{
+    const uint8_t *scales = v + (size_t)step * KV_PAGE_TOKENS;
+    vf sum[TILE_ROWS][TILE_VECS];
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < vecs; i++)
+            sum[r][i] = v_load(acc + r * acc_stride + dim + 16 * i);
+    for (uint32_t slot = begin; slot < end; slot++) {
+        float scale = 1;
+        if (type == KV_Q8) { /* a tile of dims lies within one block of 32 */
+            uint16_t bits;
+            memcpy(&bits, scales + 2 * (slot * blocks + dim / 32), sizeof bits);
+            scale = f16_to_f32(bits);
+        }
+        for (uint32_t i = 0; i < vecs; i++) {
+            vf a = load_kv(type, v, (size_t)slot * step + dim + 16 * i);
+            for (uint32_t r = 0; r < rows; r++) {
+                float weight = e[r * e_stride + slot];
+                sum[r][i] = v_fma(v_set1(type == KV_Q8 ? weight * scale : weight), a, sum[r][i]);
+            }
+        }
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < vecs; i++)
+            v_store(acc + r * acc_stride + dim + 16 * i, sum[r][i]);
+}
+
+INLINE void values_rows(enum kv_type type, const uint8_t *v, uint32_t v_dim, const float *e, size_t e_stride,
+                        const uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
+{
+    uint32_t step = kv_v_step(v_dim), blocks = kv_blocks(v_dim), dim = 0;
+    for (; dim + 16 * TILE_VECS <= step; dim += 16 * TILE_VECS)
+        values_tile(type, v, step, blocks, dim, TILE_VECS, e, e_stride, rows, begin, end, acc, acc_stride);
+    if (dim < step)
+        values_tile(type, v, step, blocks, dim, 1, e, e_stride, rows, begin, end, acc, acc_stride);
+}
+
+INLINE void values(enum kv_type type, const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+                   uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
+{
+    while (rows) {
+        uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        switch (n) {
+        case TILE_ROWS:
+            values_rows(type, v, v_dim, e, e_stride, TILE_ROWS, begin, end, acc, acc_stride);
+            break;
+#if TILE_ROWS > 4
+        case 4:
+            values_rows(type, v, v_dim, e, e_stride, 4, begin, end, acc, acc_stride);
+            break;
+#endif
+        case 2:
+            values_rows(type, v, v_dim, e, e_stride, 2, begin, end, acc, acc_stride);
+            break;
+        default:
+            values_rows(type, v, v_dim, e, e_stride, 1, begin, end, acc, acc_stride);
+            break;
+        }
+        rows -= n;
+        e += n * e_stride;
+        acc += n * acc_stride;
+    }
+}
+
+#define ATTENTION_OF(name, type)                                                                                      \
+    static void scores_##name(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale,       \
+                              float *s, size_t s_stride)                                                              \
+    {                                                                                                                 \
+        scores(type, k, k_dim, q, rows, scale, s, s_stride);                                                          \
+    }                                                                                                                 \
+    static void values_##name(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,          \
+                              uint32_t begin, uint32_t end, float *acc, size_t acc_stride)                            \
+    {                                                                                                                 \
+        values(type, v, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);                                       \
+    }
+ATTENTION_OF(f16, KV_F16)
+ATTENTION_OF(q8, KV_Q8)
+ATTENTION_OF(f32, KV_F32)
+
+INLINE void fill_attention(struct kernel_table *table)
+{
+    table->scores[KV_F16] = scores_f16;
+    table->scores[KV_Q8] = scores_q8;
+    table->scores[KV_F32] = scores_f32;
+    table->values[KV_F16] = values_f16;
+    table->values[KV_Q8] = values_q8;
+    table->values[KV_F32] = values_f32;
+}
+
+#endif

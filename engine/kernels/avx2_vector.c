@@ -1,0 +1,12 @@
+/* AVX2 with FMA and F16C: rows of floats, attention, products with float weights. */
+#include "engine/kernels/attention_level.h"
+#include "engine/kernels/float_level.h"
+#include "engine/kernels/levels.h"
+#include "engine/kernels/vector_level.h"
+
+void kernels_fill_avx2_vector(struct kernel_table *table)
+{
+    fill_vector(table);
+    fill_attention(table);
+    fill_float(table);
+}

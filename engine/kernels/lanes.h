@@ -1,0 +1,269 @@
+/* What the quantised products need of an ISA: LANES rows side by side as floats (lf), whole numbers (li) and four bytes
+ * each (lb), and the dot of four columns. DOT_UNSIGNED: 8-bit weights are stored xor 0x80 and multiplied unsigned (the
+ * dot instruction wants that), and the 128 too many come off through the sum of the activations.
+ * A file sets LANES_VNNI or LANES_DOTPROD before including this, where it is compiled for that. */
+#ifndef BRIGADE_ENGINE_KERNELS_LANES_H
+#define BRIGADE_ENGINE_KERNELS_LANES_H
+
+#include "engine/kernels/vec.h"
+
+/* How wide weights are: what may be added up in 16 bits where there is no dot instruction. */
+enum width { WIDTH_4, WIDTH_5, WIDTH_6, WIDTH_8 };
+
+#if defined(__AVX512F__)
+
+#define LANES 16
+#define DOT_UNSIGNED 1
+typedef __m512 lf;
+typedef __m512i li, lb;
+
+INLINE lf lf_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void lf_store(float *p, lf a) { _mm512_storeu_ps(p, a); }
+INLINE lf lf_set1(float x) { return _mm512_set1_ps(x); }
+INLINE lf lf_mul(lf a, lf b) { return _mm512_mul_ps(a, b); }
+INLINE lf lf_fma(lf a, lf b, lf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE lf lf_minus(lf a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+INLINE lf lf_from(li a) { return _mm512_cvtepi32_ps(a); }
+INLINE lf lf_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE lf lf_load_u8(const void *p) { return lf_from(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE lf lf_load_i8(const void *p) { return lf_from(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE lf lf_load_e8m0_half(const void *p)
+{
+    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), e);
+    return _mm512_castsi512_ps(
+        _mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), normal, tiny));
+}
+INLINE li li_zero(void) { return _mm512_setzero_si512(); }
+INLINE li li_set1_shifted(int32_t x, int shift) { return _mm512_slli_epi32(_mm512_set1_epi32(x), (unsigned)shift); }
+INLINE lb lb_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE lb lb_and(lb a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi8((char)mask)); }
+INLINE lb lb_or(lb a, lb b) { return _mm512_or_si512(a, b); }
+INLINE lb lb_left(lb a, int n) { return _mm512_slli_epi16(a, (unsigned)n); }   /* bits cross bytes: mask after */
+INLINE lb lb_right(lb a, int n) { return _mm512_srli_epi16(a, (unsigned)n); }
+INLINE lb lb_codes(const int8_t table[16]) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)); }
+INLINE lb lb_lookup(lb table, lb index) { return _mm512_shuffle_epi8(table, index); }
+INLINE lb lb_flip(lb a) { return _mm512_xor_si512(a, _mm512_set1_epi8(-128)); }
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    for (int j = 0; j < 4; j++) {
+        int32_t four;
+        memcpy(&four, a + 4 * j, sizeof four);
+        acc = _mm512_dpbusd_epi32(acc, w[j], _mm512_set1_epi32(four));
+    }
+    return acc;
+}
+
+#elif defined(__AVX2__)
+
+#define LANES 8
+typedef __m256 lf;
+typedef __m256i li, lb;
+
+INLINE lf lf_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void lf_store(float *p, lf a) { _mm256_storeu_ps(p, a); }
+INLINE lf lf_set1(float x) { return _mm256_set1_ps(x); }
+INLINE lf lf_mul(lf a, lf b) { return _mm256_mul_ps(a, b); }
+INLINE lf lf_fma(lf a, lf b, lf c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE lf lf_minus(lf a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
+INLINE lf lf_from(li a) { return _mm256_cvtepi32_ps(a); }
+INLINE lf lf_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE lf lf_load_u8(const void *p) { return lf_from(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+INLINE lf lf_load_i8(const void *p) { return lf_from(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+INLINE lf lf_load_e8m0_half(const void *p)
+{
+    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+}
+INLINE li li_zero(void) { return _mm256_setzero_si256(); }
+INLINE li li_set1_shifted(int32_t x, int shift) { return _mm256_slli_epi32(_mm256_set1_epi32(x), shift); }
+INLINE lb lb_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE lb lb_and(lb a, int mask) { return _mm256_and_si256(a, _mm256_set1_epi8((char)mask)); }
+INLINE lb lb_or(lb a, lb b) { return _mm256_or_si256(a, b); }
+INLINE lb lb_left(lb a, int n) { return _mm256_slli_epi16(a, n); }
+INLINE lb lb_right(lb a, int n) { return _mm256_srli_epi16(a, n); }
+INLINE lb lb_codes(const int8_t table[16])
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+}
+INLINE lb lb_lookup(lb table, lb index) { return _mm256_shuffle_epi8(table, index); }
+INLINE lb lb_flip(lb a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+INLINE __m256i broadcast4(const int8_t *a)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+#ifdef LANES_VNNI
+#define DOT_UNSIGNED 1
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    for (int j = 0; j < 4; j++)
+        acc = _mm256_dpbusd_avx_epi32(acc, w[j], broadcast4(a + 4 * j));
+    return acc;
+}
+#else
+#define DOT_UNSIGNED 0
+/* Pairs of products in 16 bits, which must not saturate: |w| ≤ 128 with signs moved to a: 2·128·127 = 32512. Narrower
+ * weights leave room for more pairs: 5 bits 4·2·31·127 = 31496, 6 bits 2·2·63·127 = 32004. */
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i m[4];
+    for (int j = 0; j < 4; j++)
+        m[j] = width == WIDTH_8
+                   ? _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), _mm256_sign_epi8(broadcast4(a + 4 * j), w[j]))
+                   : _mm256_maddubs_epi16(w[j], broadcast4(a + 4 * j));
+    if (width == WIDTH_8) {
+        for (int j = 0; j < 4; j++)
+            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(m[j], ones));
+        return acc;
+    }
+    __m256i first = _mm256_add_epi16(m[0], m[1]), second = _mm256_add_epi16(m[2], m[3]);
+    if (width != WIDTH_6)
+        return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(first, second), ones));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(first, ones));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(second, ones));
+}
+#endif
+
+#elif defined(__aarch64__)
+
+#define LANES 8
+#define DOT_UNSIGNED 0
+typedef struct {
+    float32x4_t a, b;
+} lf;
+typedef struct {
+    int32x4_t a, b;
+} li;
+typedef struct {
+    int8x16_t a, b;
+} lb;
+
+INLINE lf lf_load(const float *p) { return (lf){vld1q_f32(p), vld1q_f32(p + 4)}; }
+INLINE void lf_store(float *p, lf x)
+{
+    vst1q_f32(p, x.a);
+    vst1q_f32(p + 4, x.b);
+}
+INLINE lf lf_set1(float x) { return (lf){vdupq_n_f32(x), vdupq_n_f32(x)}; }
+INLINE lf lf_mul(lf x, lf y) { return (lf){vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b)}; }
+INLINE lf lf_fma(lf x, lf y, lf z) { return (lf){vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b)}; }
+INLINE lf lf_minus(lf x) { return (lf){vnegq_f32(x.a), vnegq_f32(x.b)}; }
+INLINE lf lf_from(li x) { return (lf){vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b)}; }
+INLINE lf lf_load_f16(const void *p)
+{
+    uint16x8_t h = vreinterpretq_u16_u8(vld1q_u8(p));
+    return (lf){vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(h))),
+                vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(h)))};
+}
+INLINE lf lf_load_u8(const void *p)
+{
+    uint16x8_t h = vmovl_u8(vld1_u8(p));
+    return (lf){vcvtq_f32_u32(vmovl_u16(vget_low_u16(h))), vcvtq_f32_u32(vmovl_high_u16(h))};
+}
+INLINE lf lf_load_i8(const void *p)
+{
+    int16x8_t h = vmovl_s8(vld1_s8(p));
+    return (lf){vcvtq_f32_s32(vmovl_s16(vget_low_s16(h))), vcvtq_f32_s32(vmovl_high_s16(h))};
+}
+INLINE float32x4_t e8m0_half4(uint32x4_t e)
+{
+    uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
+    uint32x4_t tiny = vshlq_u32(vdupq_n_u32(0x200000), vreinterpretq_s32_u32(vandq_u32(e, vdupq_n_u32(1))));
+    return vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), tiny, normal));
+}
+INLINE lf lf_load_e8m0_half(const void *p)
+{
+    uint16x8_t h = vmovl_u8(vld1_u8(p));
+    return (lf){e8m0_half4(vmovl_u16(vget_low_u16(h))), e8m0_half4(vmovl_high_u16(h))};
+}
+INLINE li li_zero(void) { return (li){vdupq_n_s32(0), vdupq_n_s32(0)}; }
+INLINE li li_set1_shifted(int32_t x, int shift)
+{
+    int32x4_t v = vdupq_n_s32((int32_t)((uint32_t)x << shift));
+    return (li){v, v};
+}
+INLINE lb lb_load(const void *p) { return (lb){vld1q_s8(p), vld1q_s8((const int8_t *)p + 16)}; }
+INLINE lb lb_and(lb x, int mask)
+{
+    int8x16_t m = vdupq_n_s8((int8_t)mask);
+    return (lb){vandq_s8(x.a, m), vandq_s8(x.b, m)};
+}
+INLINE lb lb_or(lb x, lb y) { return (lb){vorrq_s8(x.a, y.a), vorrq_s8(x.b, y.b)}; }
+INLINE lb lb_left(lb x, int n)
+{
+    int8x16_t by = vdupq_n_s8((int8_t)n);
+    return (lb){vshlq_s8(x.a, by), vshlq_s8(x.b, by)};
+}
+INLINE lb lb_right(lb x, int n) /* unsigned */
+{
+    int8x16_t by = vdupq_n_s8((int8_t)-n);
+    return (lb){vreinterpretq_s8_u8(vshlq_u8(vreinterpretq_u8_s8(x.a), by)),
+                vreinterpretq_s8_u8(vshlq_u8(vreinterpretq_u8_s8(x.b), by))};
+}
+INLINE lb lb_codes(const int8_t table[16]) { return (lb){vld1q_s8(table), vld1q_s8(table)}; }
+INLINE lb lb_lookup(lb table, lb index)
+{
+    return (lb){vqtbl1q_s8(table.a, vreinterpretq_u8_s8(index.a)), vqtbl1q_s8(table.a, vreinterpretq_u8_s8(index.b))};
+}
+INLINE lb lb_flip(lb x) { return x; }
+
+#ifdef LANES_DOTPROD
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    int8x16_t v = vld1q_s8(a);
+    acc.a = vdotq_laneq_s32(acc.a, w[0].a, v, 0);
+    acc.b = vdotq_laneq_s32(acc.b, w[0].b, v, 0);
+    acc.a = vdotq_laneq_s32(acc.a, w[1].a, v, 1);
+    acc.b = vdotq_laneq_s32(acc.b, w[1].b, v, 1);
+    acc.a = vdotq_laneq_s32(acc.a, w[2].a, v, 2);
+    acc.b = vdotq_laneq_s32(acc.b, w[2].b, v, 2);
+    acc.a = vdotq_laneq_s32(acc.a, w[3].a, v, 3);
+    acc.b = vdotq_laneq_s32(acc.b, w[3].b, v, 3);
+    return acc;
+}
+#else
+/* Four rows: products of two groups of columns fit 16 bits at any width (2·128·127 = 32512), of four up to 6 bits
+ * (4·63·127 = 32004). Each row's four columns stand side by side: two pairwise sums make one number a row. */
+INLINE int32x4_t dot16_rows4(enum width width, int32x4_t acc, const int8x16_t w[4], const int8x8_t a[4])
+{
+    int16x8_t low = vmull_s8(vget_low_s8(w[0]), a[0]), high = vmull_s8(vget_high_s8(w[0]), a[0]);
+    low = vmlal_s8(low, vget_low_s8(w[1]), a[1]);
+    high = vmlal_s8(high, vget_high_s8(w[1]), a[1]);
+    if (width == WIDTH_8) {
+        int16x8_t low2 = vmull_s8(vget_low_s8(w[2]), a[2]), high2 = vmull_s8(vget_high_s8(w[2]), a[2]);
+        low2 = vmlal_s8(low2, vget_low_s8(w[3]), a[3]);
+        high2 = vmlal_s8(high2, vget_high_s8(w[3]), a[3]);
+        int32x4_t first = vpadalq_s16(vpaddlq_s16(low), low2), second = vpadalq_s16(vpaddlq_s16(high), high2);
+        return vaddq_s32(acc, vpaddq_s32(first, second));
+    }
+    low = vmlal_s8(vmlal_s8(low, vget_low_s8(w[2]), a[2]), vget_low_s8(w[3]), a[3]);
+    high = vmlal_s8(vmlal_s8(high, vget_high_s8(w[2]), a[2]), vget_high_s8(w[3]), a[3]);
+    return vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    int8x16_t first[4], second[4];
+    int8x8_t fours[4];
+    for (int j = 0; j < 4; j++) {
+        int32_t four;
+        memcpy(&four, a + 4 * j, sizeof four);
+        fours[j] = vreinterpret_s8_s32(vdup_n_s32(four));
+        first[j] = w[j].a;
+        second[j] = w[j].b;
+    }
+    acc.a = dot16_rows4(width, acc.a, first, fours);
+    acc.b = dot16_rows4(width, acc.b, second, fours);
+    return acc;
+}
+#endif
+
+#endif
+
+#endif

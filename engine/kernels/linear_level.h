@@ -1,0 +1,297 @@
+/* Products of quantised panels with a tile of tokens; compiled for each ISA. Weights of 16 columns are unpacked once and
+ * used for every token of the tile; rows stay in their lanes from the first block to the last, so that each row is one
+ * chain of fma whatever the tile. Layouts: table.h; order: numerics.h. Pure; any thread. */
+#ifndef BRIGADE_ENGINE_KERNELS_LINEAR_LEVEL_H
+#define BRIGADE_ENGINE_KERNELS_LINEAR_LEVEL_H
+
+#include "engine/kernels/lanes.h"
+#include "engine/kernels/table.h"
+#include "engine/quant/codebook.h"
+
+#ifndef TILE
+#define TILE 4u /* tokens */
+#endif
+#define SUBS (PANEL_ROWS / LANES)
+#ifndef FETCH_AHEAD
+#define FETCH_AHEAD 4096u /* bytes ahead of the stream of weights, when memory is what limits */
+#endif
+
+/* What follows of a layout at compile time. */
+INLINE uint32_t subs_of(enum layout l) /* sub-blocks of 32 columns in a block */
+{
+    return l >= LAYOUT_Q4_K ? 8 : 1;
+}
+INLINE uint32_t header_bytes(enum layout l)
+{
+    return l == LAYOUT_Q4_K || l == LAYOUT_Q5_K ? 64 : l >= LAYOUT_Q4_K ? 32 : 0;
+}
+INLINE uint32_t quant_bytes(enum layout l)
+{
+    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED ? 512 : l == LAYOUT_Q5_K ? 320 : l == LAYOUT_Q6_K ? 384 : 256;
+}
+INLINE uint32_t sub_block_bytes(enum layout l)
+{
+    if (l == LAYOUT_EXPANDED)
+        return sizeof(struct panel32);
+    return quant_bytes(l) + (l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS ? 16 : 32);
+}
+INLINE enum width width_of(enum layout l)
+{
+    return l == LAYOUT_Q4_0 || l == LAYOUT_Q4_K ? WIDTH_4
+           : l == LAYOUT_Q5_K                   ? WIDTH_5
+           : l == LAYOUT_Q6_K                   ? WIDTH_6
+                                                : WIDTH_8;
+}
+/* Weights are stored 2^shift too high; 0: not at all. */
+INLINE int zero_shift(enum layout l)
+{
+    return l == LAYOUT_Q4_0 ? 3 : l == LAYOUT_Q6_K ? 5 : width_of(l) == WIDTH_8 && DOT_UNSIGNED ? 7 : 0;
+}
+
+/* The weights of columns 16·half to 16·half + 15 of one sub-block, LANES rows: four groups of four columns. */
+INLINE void unpack16(enum layout l, const uint8_t *q, uint32_t row, const int half, lb codes, lb w[4])
+{
+    q += 4 * row;
+    if (l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED) {
+        for (int j = 0; j < 4; j++)
+            w[j] = lb_load(q + 64 * (4 * half + j));
+        return;
+    }
+    for (int j = 0; j < 4; j++) {
+        lb both = lb_load(q + 64 * j);
+        w[j] = lb_and(half ? lb_right(both, 4) : both, 15);
+    }
+    if (l == LAYOUT_IQ4_NL || l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS)
+        for (int j = 0; j < 4; j++)
+            w[j] = lb_lookup(codes, w[j]);
+    if (l == LAYOUT_Q5_K) { /* bit g of a byte: the fifth bit of group g */
+        lb high = lb_load(q + 256);
+        for (int j = 0; j < 4; j++)
+            w[j] = lb_or(w[j], lb_and(half ? lb_right(high, j) : lb_left(high, 4 - j), 16));
+    }
+    if (l == LAYOUT_Q6_K) { /* bits 2j of a byte of the half's 64 */
+        lb high = lb_load(q + 256 + 64 * half);
+        w[0] = lb_or(w[0], lb_and(lb_left(high, 4), 48));
+        w[1] = lb_or(w[1], lb_and(lb_left(high, 2), 48));
+        w[2] = lb_or(w[2], lb_and(high, 48));
+        w[3] = lb_or(w[3], lb_and(lb_right(high, 2), 48));
+    }
+}
+
+/* Scales (of both halves) and offsets of LANES rows of a sub-block. */
+struct scales {
+    lf scale[2], offset;
+};
+
+INLINE struct scales unpack_scales(enum layout l, const uint8_t *header, const uint8_t *s, uint32_t row)
+{
+    struct scales out;
+    out.offset = lf_set1(0);
+    if (l == LAYOUT_MXFP4) {
+        out.scale[0] = lf_load_e8m0_half(s + row);
+    } else if (l == LAYOUT_Q4_K || l == LAYOUT_Q5_K) {
+        out.scale[0] = lf_mul(lf_load_f16(header + 2 * row), lf_load_u8(s + row));
+        out.offset = lf_minus(lf_mul(lf_load_f16(header + 32 + 2 * row), lf_load_u8(s + 16 + row)));
+    } else if (l == LAYOUT_Q6_K) {
+        lf d = lf_load_f16(header + 2 * row);
+        out.scale[0] = lf_mul(d, lf_load_i8(s + row));
+        out.scale[1] = lf_mul(d, lf_load_i8(s + 16 + row));
+        return out;
+    } else if (l == LAYOUT_IQ4_XS) {
+        out.scale[0] = lf_mul(lf_load_f16(header + 2 * row), lf_load_i8(s + row));
+    } else {
+        out.scale[0] = lf_load_f16(s + 2 * row);
+    }
+    out.scale[1] = out.scale[0];
+    return out;
+}
+
+/* One sub-block of LANES rows against T tokens. */
+INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int groups, bool offset, uint32_t row,
+                         const struct act_block *a, const uint32_t T, lb codes, lf acc[TILE])
+{
+    const int shift = zero_shift(l);
+    li sum[TILE];
+    for (int half = 0; half < 2; half++) {
+        lb w[4];
+        unpack16(l, q, row, half, codes, w);
+        for (uint32_t t = 0; t < T; t++) {
+            if (half == 0 || groups == 2) {
+                int32_t minus = groups == 1 ? a[t].minus_sum : half ? a[t].minus_sum - a[t].minus_low : a[t].minus_low;
+                sum[t] = shift ? li_set1_shifted(minus, shift) : li_zero();
+            }
+            sum[t] = li_dot16(width_of(l), sum[t], w, a[t].q + 16 * half);
+            if (half == 1 || groups == 2)
+                acc[t] = lf_fma(lf_mul(s.scale[half], lf_set1(a[t].d)), lf_from(sum[t]), acc[t]);
+        }
+    }
+    if (offset && groups == 1)
+        for (uint32_t t = 0; t < T; t++)
+            acc[t] = lf_fma(s.offset, lf_set1(a[t].ds), acc[t]);
+}
+
+INLINE void panel_tile(enum layout l, const uint8_t *p, const struct act_block *a, uint32_t blocks, const uint32_t T,
+                       float *out)
+{
+    const int groups = l == LAYOUT_Q6_K ? 2 : 1;
+    const bool offset = l == LAYOUT_Q4_K || l == LAYOUT_Q5_K;
+    lf acc[SUBS][TILE];
+    lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
+    codes = DOT_UNSIGNED ? lb_flip(codes) : codes;
+    for (uint32_t t = 0; t < T; t++)
+        for (uint32_t i = 0; i < SUBS; i++)
+            acc[i][t] = lf_load(out + t * PANEL_ROWS + i * LANES);
+    for (uint32_t b = 0; b < blocks; b += subs_of(l)) {
+        const uint8_t *header = p;
+        p += header_bytes(l);
+        for (uint32_t g = 0; g < subs_of(l); g++, p += sub_block_bytes(l), a += T) {
+            for (uint32_t line = 0; line < sub_block_bytes(l); line += 64)
+                __builtin_prefetch(p + FETCH_AHEAD + line);
+            for (uint32_t i = 0; i < SUBS; i++) {
+                struct scales s = unpack_scales(l, header, p + quant_bytes(l), i * LANES);
+                multiply_sub(l, p, s, groups, offset, i * LANES, a, T, codes, acc[i]);
+            }
+        }
+    }
+    for (uint32_t t = 0; t < T; t++)
+        for (uint32_t i = 0; i < SUBS; i++)
+            lf_store(out + t * PANEL_ROWS + i * LANES, acc[i][t]);
+}
+
+/* The expanded layout: the type's shape comes as arguments, alike for all blocks. */
+INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, uint32_t blocks, const uint32_t T,
+                          int groups, bool offset, float *out)
+{
+    lb codes = lb_codes(codebook_iq4); /* not used by this layout */
+    for (uint32_t b = 0; b < blocks; b++, p++, a += T)
+        for (uint32_t i = 0; i < SUBS; i++) {
+            lf acc[TILE];
+            uint32_t row = i * LANES;
+            struct scales s = {{lf_load(p->scale[0] + row), lf_load(p->scale[1] + row)}, lf_load(p->offset[0] + row)};
+            for (uint32_t t = 0; t < T; t++)
+                acc[t] = lf_load(out + t * PANEL_ROWS + row);
+            if (groups == 1)
+                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 1, offset, row, a, T, codes, acc);
+            else
+                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 2, false, row, a, T, codes, acc);
+            if (offset && groups == 2)
+                for (uint32_t t = 0; t < T; t++) {
+                    lf low = lf_set1(a[t].d * (float)-a[t].minus_low);
+                    lf high = lf_set1(a[t].d * (float)(a[t].minus_low - a[t].minus_sum));
+                    acc[t] = lf_fma(s.offset, low, acc[t]);
+                    acc[t] = lf_fma(lf_load(p->offset[1] + row), high, acc[t]);
+                }
+            for (uint32_t t = 0; t < T; t++)
+                lf_store(out + t * PANEL_ROWS + row, acc[t]);
+        }
+}
+
+/* One function a layout: the number of tokens becomes a constant. */
+#if TILE > 4
+#define MORE_TOKENS(call)                                                                                             \
+    case 5:                                                                                                           \
+        call(5);                                                                                                      \
+        break;                                                                                                        \
+    case 6:                                                                                                           \
+        call(6);                                                                                                      \
+        break;                                                                                                        \
+    case 7:                                                                                                           \
+        call(7);                                                                                                      \
+        break;                                                                                                        \
+    case 8:                                                                                                           \
+        call(8);                                                                                                      \
+        break;
+#else
+#define MORE_TOKENS(call)
+#endif
+#define FOR_TOKENS(tokens, call)                                                                                      \
+    switch (tokens) {                                                                                                 \
+    case 1:                                                                                                           \
+        call(1);                                                                                                      \
+        break;                                                                                                        \
+    case 2:                                                                                                           \
+        call(2);                                                                                                      \
+        break;                                                                                                        \
+    case 3:                                                                                                           \
+        call(3);                                                                                                      \
+        break;                                                                                                        \
+    case 4:                                                                                                           \
+        call(4);                                                                                                      \
+        break;                                                                                                        \
+        MORE_TOKENS(call)                                                                                             \
+    default:                                                                                                          \
+        break;                                                                                                        \
+    }
+
+#define PANEL_OF(name, layout)                                                                                        \
+    static void panel_##name(const void *p, const struct act_block *a, uint32_t blocks, uint32_t tokens, float *acc)  \
+    {                                                                                                                 \
+        FOR_TOKENS(tokens, PANEL_CALL_##layout)                                                                       \
+    }
+#define PANEL_CALL_LAYOUT_Q8_0(T) panel_tile(LAYOUT_Q8_0, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q4_0(T) panel_tile(LAYOUT_Q4_0, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_IQ4_NL(T) panel_tile(LAYOUT_IQ4_NL, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_MXFP4(T) panel_tile(LAYOUT_MXFP4, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q4_K(T) panel_tile(LAYOUT_Q4_K, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q5_K(T) panel_tile(LAYOUT_Q5_K, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q6_K(T) panel_tile(LAYOUT_Q6_K, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_IQ4_XS(T) panel_tile(LAYOUT_IQ4_XS, p, a, blocks, T, acc)
+#define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
+
+PANEL_OF(q8_0, LAYOUT_Q8_0)
+PANEL_OF(q4_0, LAYOUT_Q4_0)
+PANEL_OF(iq4_nl, LAYOUT_IQ4_NL)
+PANEL_OF(mxfp4, LAYOUT_MXFP4)
+PANEL_OF(q4_k, LAYOUT_Q4_K)
+PANEL_OF(q5_k, LAYOUT_Q5_K)
+PANEL_OF(q6_k, LAYOUT_Q6_K)
+PANEL_OF(iq4_xs, LAYOUT_IQ4_XS)
+
+static void expanded(const struct panel32 *p, const struct act_block *a, uint32_t blocks, uint32_t tokens, int groups,
+                     bool offset, float *acc)
+{
+    FOR_TOKENS(tokens, EXPANDED_CALL)
+}
+
+/* Twelve chains, enough to hide the latency of the dot instruction. */
+static uint64_t probe_dot(uint64_t rounds)
+{
+    enum { CHAINS = 12 };
+    static const int8_t sixteen[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+    static const int8_t bytes[64] = {1, 2, 3};
+    li sum[CHAINS];
+    lb w[4];
+    for (int j = 0; j < 4; j++)
+        w[j] = lb_load(bytes);
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = li_zero();
+    for (uint64_t r = 0; r < rounds; r++) {
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = li_dot16(WIDTH_4, sum[i], w, sixteen);
+        __asm__ volatile("" ::: "memory");
+    }
+    float kept[LANES];
+    for (int i = 0; i < CHAINS; i++) {
+        lf_store(kept, lf_from(sum[i]));
+        __asm__ volatile("" ::"r"(kept) : "memory");
+    }
+    return rounds * CHAINS * 16 * LANES;
+}
+
+INLINE void fill_linear(struct kernel_table *table)
+{
+    table->flip = DOT_UNSIGNED ? 0x80 : 0;
+    table->tile_tokens = TILE;
+    table->panel[LAYOUT_Q8_0] = panel_q8_0;
+    table->panel[LAYOUT_Q4_0] = panel_q4_0;
+    table->panel[LAYOUT_IQ4_NL] = panel_iq4_nl;
+    table->panel[LAYOUT_MXFP4] = panel_mxfp4;
+    table->panel[LAYOUT_Q4_K] = panel_q4_k;
+    table->panel[LAYOUT_Q5_K] = panel_q5_k;
+    table->panel[LAYOUT_Q6_K] = panel_q6_k;
+    table->panel[LAYOUT_IQ4_XS] = panel_iq4_xs;
+    table->expanded = expanded;
+    table->probe_dot = probe_dot;
+}
+
+#endif
