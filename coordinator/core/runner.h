@@ -70,7 +70,8 @@ struct runner_options {
     uint32_t split_count;
     bool kv_given;
     enum kv_type kv;          /* with kv_given; else the config's, else f16 */
-    uint32_t kv_tokens;       /* cache to admit; 0: the config's, else enough for `sequences` of max_context */
+    uint32_t kv_tokens;       /* cache to admit; 0: the config's, else enough for `sequences` of max_context,
+                               * up to 16384 tokens (or one context) */
     uint32_t max_context;     /* longest sequence; 0: min(what the model was trained for, 4096, kv_tokens) */
     uint32_t sequences;       /* that compute at once; 0: 16 */
     uint32_t queue;           /* requests that may wait beside those; 0: 256 */

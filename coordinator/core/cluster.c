@@ -1,0 +1,562 @@
+/* The cluster's step: takes events apart, keeps heartbeats and deadlines, and says what went wrong. What comes after
+ * what stands in cluster_phases.c. Owns its state only; pure; one owner thread. */
+#include "coordinator/core/cluster.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "coordinator/core/cluster_state.h"
+
+const char *node_state_name(enum node_state state)
+{
+    static const char *const names[] = {"connecting", "greeting", "idle",  "profiling", "measuring",
+                                        "loading",    "loaded",   "ready", "lost",      "refused"};
+    return (unsigned)state < sizeof names / sizeof *names ? names[state] : "unknown";
+}
+
+void cluster_actions_free(struct cluster_actions *a)
+{
+    mem_free(a->list);
+    *a = (struct cluster_actions){0};
+}
+
+/* ---- Creation ------------------------------------------------------------------------------------------------------ */
+
+/* Length of "tcp://host" in an endpoint. */
+static size_t host_length(const char *endpoint)
+{
+    const char *colon = strrchr(endpoint, ':');
+    return colon ? (size_t)(colon - endpoint) : strlen(endpoint);
+}
+
+static bool same_host(const char *a, const char *b)
+{
+    return host_length(a) == host_length(b) && !strncmp(a, b, host_length(a));
+}
+
+static struct pair *find_pair(const struct cluster *c, uint32_t a, uint32_t b)
+{
+    if (a == b)
+        return NULL;
+    if (a > b) {
+        uint32_t swap = a;
+        a = b;
+        b = swap;
+    }
+    /* Pairs are stored by rising b, then a. */
+    return &c->pairs[b * (b - 1) / 2 + a];
+}
+
+int cluster_create(const struct cluster_options *o, int64_t now_us, struct cluster **out, struct error *err)
+{
+    if (!o->node_count || o->node_count > CLUSTER_NODES_MAX)
+        return error_set(err, ERR_USAGE, "a cluster has 1 to %u nodes, not %u", CLUSTER_NODES_MAX, o->node_count);
+    uint32_t n = o->node_count, pair_count = n * (n - 1) / 2;
+    struct cluster *c = mem_zalloc(1, sizeof *c);
+    if (!c || !(c->members = mem_zalloc(n, sizeof *c->members)) ||
+        !(c->pairs = mem_zalloc(pair_count, sizeof *c->pairs)) || !(c->keys = mem_zalloc(n + 1, sizeof *c->keys)) ||
+        !(c->stages = mem_zalloc(n, sizeof *c->stages))) {
+        cluster_destroy(c);
+        return error_set(err, ERR_NOMEM, "out of memory for a cluster of %u nodes", n);
+    }
+    c->goal = o->goal;
+    c->profile = o->profile;
+    c->fingerprint = o->fingerprint;
+    c->kv_type = o->kv_type;
+    c->context = o->context;
+    c->chunk = o->chunk;
+    c->heartbeat_us = o->heartbeat_us > 0 ? o->heartbeat_us : 200000;
+    c->lost_us = o->lost_us > 0 ? o->lost_us : 1000000;
+    c->connect_us = o->connect_us > 0 ? o->connect_us : 4000000;
+    c->quiet_us = o->quiet_us > 0 ? o->quiet_us : 60000000;
+    c->last_tick = now_us;
+    c->attach_deadline = NEVER;
+    c->next_request = 1;
+    c->load.stages = c->stages;
+    snprintf(c->model, sizeof c->model, "%s", o->model ? o->model : "");
+    snprintf(c->coordinator_key, sizeof c->coordinator_key, "%s", o->coordinator_key ? o->coordinator_key : "");
+    snprintf(c->keys[n], sizeof c->keys[n], "%s", c->coordinator_key);
+    c->member_count = n;
+    c->pair_count = pair_count;
+    for (uint32_t i = 0; i < n; i++) {
+        struct member *m = &c->members[i];
+        snprintf(m->node.name, sizeof m->node.name, "%s", o->nodes[i].name);
+        snprintf(m->node.endpoint, sizeof m->node.endpoint, "%s", o->nodes[i].endpoint);
+        snprintf(m->node.public_key, sizeof m->node.public_key, "%s", o->nodes[i].public_key);
+        snprintf(c->keys[i], sizeof c->keys[i], "%s", o->nodes[i].public_key);
+        m->node.memory_cap = o->nodes[i].memory_cap;
+        m->deadline = now_us + c->connect_us;
+        m->next_beat = NEVER;
+        while (m->host < i && !same_host(m->node.endpoint, c->members[m->host].node.endpoint))
+            m->host++;
+        for (uint32_t a = 0; a < i; a++)
+            *find_pair(c, a, i) = (struct pair){.a = a, .b = i};
+    }
+    for (uint32_t i = 0; i < o->link_count; i++) {
+        struct pair *p = find_pair(c, o->links[i].from, o->links[i].to);
+        if (!p)
+            continue;
+        if (!p->known || o->links[i].bytes_per_s < p->bytes_per_s)
+            p->bytes_per_s = o->links[i].bytes_per_s; /* of two directions, the slower one */
+        if (!p->known || o->links[i].rtt_seconds > p->rtt_seconds)
+            p->rtt_seconds = o->links[i].rtt_seconds;
+        p->known = true;
+    }
+    *out = c;
+    return 0;
+}
+
+void cluster_destroy(struct cluster *c)
+{
+    if (!c)
+        return;
+    for (uint32_t i = 0; i < c->member_count; i++)
+        if (c->members[i].node.profiled)
+            control_free(&c->members[i].node.profile);
+    mem_free(c->members);
+    mem_free(c->pairs);
+    mem_free(c->keys);
+    mem_free(c->stages);
+    mem_free(c);
+}
+
+/* ---- Actions -------------------------------------------------------------------------------------------------------- */
+
+struct cluster_action *cluster_act(struct cluster *c, enum cluster_action_kind kind, uint32_t node)
+{
+    struct cluster_action *a = &c->out->list[c->out->count++];
+    memset(a, 0, sizeof *a);
+    a->kind = kind;
+    a->node = node;
+    a->epoch = a->message.epoch = c->epoch;
+    return a;
+}
+
+void cluster_report(struct cluster *c, uint32_t node, const char *what, uint64_t done, uint64_t total)
+{
+    struct cluster_action *a = cluster_act(c, CLUSTER_REPORT, node);
+    snprintf(a->what, sizeof a->what, "%s", what);
+    a->done = done;
+    a->total = total;
+}
+
+void cluster_fail(struct cluster *c, int code, const char *format, ...)
+{
+    if (c->phase == CLUSTER_HAS_FAILED)
+        return;
+    struct error error;
+    va_list args;
+    va_start(args, format);
+    error_vset(&error, code, format, args);
+    va_end(args);
+    if (c->phase >= CLUSTER_ATTACHING)
+        cluster_act(c, CLUSTER_CLOSE_DATA, CLUSTER_NODES_MAX);
+    c->phase = CLUSTER_HAS_FAILED;
+    cluster_act(c, CLUSTER_FAILED, CLUSTER_NODES_MAX)->error = error;
+}
+
+static void what_it_did(const struct cluster_node *n, enum node_state state, char *text, size_t size)
+{
+    static const char *const what[] = {
+        [NODE_CONNECTING] = "connecting to it",    [NODE_GREETING] = "greeting it",
+        [NODE_IDLE] = "it waited for work",        [NODE_PROFILING] = "it measured itself",
+        [NODE_MEASURING] = "it measured its link",
+    };
+    if (n->has_stage && state >= NODE_LOADING)
+        snprintf(text, size, "it %s blocks %u-%u", state == NODE_LOADING ? "loaded" : "ran", n->first_block,
+                 n->last_block);
+    else
+        snprintf(text, size, "%s", state < NODE_LOADING ? what[state] : "it waited for work");
+}
+
+void cluster_lose(struct cluster *c, uint32_t node, const char *why)
+{
+    struct member *m = &c->members[node];
+    enum node_state before = m->node.state;
+    char doing[96];
+    what_it_did(&m->node, before, doing, sizeof doing);
+    m->node.state = NODE_LOST;
+    m->request = 0;
+    m->deadline = m->next_beat = NEVER;
+    m->unanswered_since = 0;
+    snprintf(m->node.detail, sizeof m->node.detail, "%s", why);
+    if (c->goal == CLUSTER_LOOK || (c->phase == CLUSTER_IS_READY && !m->node.has_stage))
+        return; /* nobody depends on it */
+    cluster_fail(c, ERR_LOST, "worker \"%s\" was lost (%s) while %s; check its power, network and log, then start again",
+                 m->node.name, why, doing);
+}
+
+void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text)
+{
+    struct member *m = &c->members[node];
+    if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED)
+        return;
+    m->node.state = NODE_REFUSED;
+    m->request = 0;
+    m->deadline = m->next_beat = NEVER;
+    m->unanswered_since = 0;
+    snprintf(m->node.detail, sizeof m->node.detail, "%s", text);
+    if (c->goal != CLUSTER_LOOK)
+        cluster_fail(c, code, "worker \"%s\" at %s: %s", m->node.name, m->node.endpoint, text);
+}
+
+/* ---- Events --------------------------------------------------------------------------------------------------------- */
+
+static void unreachable(struct cluster *c, uint32_t node)
+{
+    struct member *m = &c->members[node];
+    bool greeting = m->node.state == NODE_GREETING;
+    double seconds = (double)c->connect_us / 1e6;
+    char why[FRAME_TEXT_MAX], others[48] = "";
+    if (greeting)
+        snprintf(why, sizeof why, "took the connection but did not answer within %.1f s; is it a brigade-worker?",
+                 seconds);
+    else
+        snprintf(why, sizeof why, "cannot be reached within %.1f s%s%.200s; is brigade-worker running there?", seconds,
+                 *m->node.detail ? ": " : "", m->node.detail);
+    m->node.state = NODE_LOST;
+    m->deadline = NEVER;
+    snprintf(m->node.detail, sizeof m->node.detail, "%s", why);
+    if (c->goal == CLUSTER_LOOK)
+        return;
+    uint32_t more = 0;
+    for (uint32_t i = 0; i < c->member_count; i++)
+        more += i != node && !c->members[i].node.welcomed;
+    if (more)
+        snprintf(others, sizeof others, " (%u more did not answer either)", more);
+    cluster_fail(c, ERR_TIMEOUT, "worker \"%s\" at %s %s%s", m->node.name, m->node.endpoint, why, others);
+}
+
+static void on_link(struct cluster *c, uint32_t node, enum link_state link, const char *text)
+{
+    struct member *m = &c->members[node];
+    char why[FRAME_TEXT_MAX];
+    if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED)
+        return;
+    switch (link) {
+    case LINK_UP:
+        if (m->node.state == NODE_CONNECTING)
+            cluster_greet(c, node);
+        else if (m->node.welcomed)
+            cluster_lose(c, node, "it reconnected, so it had been restarted or cut off");
+        break;
+    case LINK_DOWN:
+        if (m->node.welcomed) {
+            cluster_lose(c, node, text && *text ? text : "its connection closed");
+            break;
+        }
+        m->node.state = NODE_CONNECTING;
+        m->request = 0;
+        snprintf(m->node.detail, sizeof m->node.detail, "%s", text ? text : "");
+        break;
+    case LINK_REFUSED:
+        snprintf(why, sizeof why, "%.200s; its --allow needs our public key %s, and its own must be the one given here",
+                 text && *text ? text : "the encrypted handshake was refused", c->coordinator_key);
+        cluster_refuse(c, node, ERR_AUTH, why);
+        break;
+    case LINK_CONNECTING:
+        snprintf(m->node.detail, sizeof m->node.detail, "%s", text ? text : "");
+        break;
+    }
+}
+
+static void on_heartbeat(struct member *m, const struct control_message *reply, int64_t now_us)
+{
+    if (reply->u.heartbeat_reply.sequence > m->beat)
+        return; /* never sent */
+    int64_t rtt = now_us - (int64_t)reply->u.heartbeat_reply.sent_us;
+    if (rtt > 0 && (!m->node.rtt_seconds || (double)rtt / 1e6 < m->node.rtt_seconds))
+        m->node.rtt_seconds = (double)rtt / 1e6;
+    m->node.heartbeat = *reply;
+}
+
+static void on_measured(struct cluster *c, struct member *m, const struct control_message *reply)
+{
+    struct pair *p = &c->pairs[m->pair];
+    p->under_way = false;
+    p->known = p->measured = true;
+    p->bytes_per_s = reply->u.link_measured.bytes_per_s;
+    p->rtt_seconds = reply->u.link_measured.rtt_seconds;
+    struct member *other = &c->members[p->a == (uint32_t)(m - c->members) ? p->b : p->a];
+    m->node.state = NODE_IDLE;
+    if (other->node.state == NODE_MEASURING)
+        other->node.state = NODE_IDLE;
+}
+
+/* A copy of a Profile with its own cells; made before the step touches anything. */
+static int copy_profile(const struct control_message *from, struct control_message *to)
+{
+    uint32_t count = from->u.profile.cell_count;
+    *to = *from;
+    to->u.profile.cells = mem_resize(NULL, count, sizeof *to->u.profile.cells);
+    if (!to->u.profile.cells)
+        return ERR_NOMEM;
+    if (count)
+        memcpy(to->u.profile.cells, from->u.profile.cells, count * sizeof *to->u.profile.cells);
+    return 0;
+}
+
+static void on_message(struct cluster *c, uint32_t node, const struct control_message *msg,
+                       struct control_message *profile, int64_t now_us)
+{
+    struct member *m = &c->members[node];
+    if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED || m->node.state == NODE_CONNECTING)
+        return;
+    m->unanswered_since = 0;
+    bool answers = msg->request && msg->request == m->request;
+    switch (msg->kind) {
+    case CONTROL_HEARTBEAT_REPLY:
+        on_heartbeat(m, msg, now_us);
+        return;
+    case CONTROL_FAILURE:
+        if (answers || (!msg->request && msg->epoch == c->epoch))
+            cluster_refuse(c, node, msg->u.failure.code ? msg->u.failure.code : ERR_INTERNAL, msg->u.failure.text);
+        return;
+    case CONTROL_PROGRESS:
+        if (answers) {
+            m->deadline = now_us + c->quiet_us;
+            cluster_report(c, node, msg->u.progress.what, msg->u.progress.done, msg->u.progress.total);
+        }
+        return;
+    case CONTROL_WELCOME:
+        if (answers && m->node.state == NODE_GREETING)
+            cluster_welcome(c, node, msg, now_us);
+        return;
+    case CONTROL_PROFILE:
+        if (!answers || m->node.state != NODE_PROFILING)
+            return;
+        m->node.profile = *profile;
+        m->node.profiled = true;
+        profile->u.profile.cells = NULL;
+        m->node.state = NODE_IDLE;
+        break;
+    case CONTROL_LINK_MEASURED:
+        if (!answers || m->node.state != NODE_MEASURING)
+            return;
+        on_measured(c, m, msg);
+        break;
+    case CONTROL_LOADED:
+        if (!answers || m->node.state != NODE_LOADING || msg->epoch != c->epoch)
+            return;
+        m->node.state = NODE_LOADED;
+        m->node.stage_bytes = msg->u.loaded.total_bytes;
+        break;
+    default:
+        return; /* Done, and what a coordinator says itself */
+    }
+    m->request = 0;
+    m->deadline = NEVER;
+    cluster_report(c, node, "", 1, 1);
+}
+
+static void on_deadline(struct cluster *c, uint32_t node)
+{
+    struct member *m = &c->members[node];
+    if (!m->node.welcomed) {
+        unreachable(c, node);
+        return;
+    }
+    char doing[96];
+    what_it_did(&m->node, m->node.state, doing, sizeof doing);
+    if (m->node.state == NODE_MEASURING) {
+        const struct pair *p = &c->pairs[m->pair];
+        uint32_t other = p->a == node ? p->b : p->a;
+        cluster_fail(c, ERR_TIMEOUT,
+                     "worker \"%s\" could not measure its link to \"%s\" within %.0f s: can that board be reached from "
+                     "it? (or give the link in cluster.yaml)",
+                     m->node.name, c->members[other].node.name, (double)c->quiet_us / 1e6);
+        return;
+    }
+    cluster_fail(c, ERR_TIMEOUT, "worker \"%s\" at %s said nothing for %.0f s while %s; see its log", m->node.name,
+                 m->node.endpoint, (double)c->quiet_us / 1e6, doing);
+}
+
+/* Heartbeats, deadlines, losses. */
+static void on_tick(struct cluster *c, int64_t now_us)
+{
+    /* If we ourselves were away (stopped, swapped out, blocked), nobody else is to blame for that time. */
+    int64_t gap = now_us - c->last_tick, fair = c->lost_us / 2 > 2 * c->heartbeat_us ? c->lost_us / 2 : 2 * c->heartbeat_us;
+    int64_t excuse = gap > fair ? gap - c->heartbeat_us : 0;
+    c->last_tick = now_us;
+    if (c->attach_deadline != NEVER)
+        c->attach_deadline += excuse;
+    for (uint32_t i = 0; i < c->member_count && c->phase != CLUSTER_HAS_FAILED; i++) {
+        struct member *m = &c->members[i];
+        if (m->deadline != NEVER)
+            m->deadline += excuse;
+        if (m->unanswered_since)
+            m->unanswered_since += excuse;
+        if (m->unanswered_since && now_us - m->unanswered_since >= c->lost_us) {
+            char why[64];
+            snprintf(why, sizeof why, "no heartbeat for %.1f s", (double)(now_us - m->unanswered_since) / 1e6);
+            cluster_lose(c, i, why);
+            continue;
+        }
+        if (m->deadline <= now_us) {
+            on_deadline(c, i);
+            continue;
+        }
+        if (m->next_beat <= now_us) {
+            struct control_message *beat = &cluster_act(c, CLUSTER_SEND, i)->message;
+            beat->kind = CONTROL_HEARTBEAT;
+            beat->u.heartbeat.sequence = ++m->beat;
+            beat->u.heartbeat.sent_us = (uint64_t)now_us;
+            m->next_beat = now_us + c->heartbeat_us;
+            if (!m->unanswered_since)
+                m->unanswered_since = now_us;
+        }
+    }
+    if (c->phase == CLUSTER_ATTACHING && c->attach_deadline <= now_us) {
+        uint32_t stage = c->attached[0] ? c->load.stage_count - 1 : 0;
+        const struct member *m = &c->members[c->stages[stage].node];
+        cluster_fail(c, ERR_TIMEOUT,
+                     "worker \"%s\" loaded its blocks but does not answer on its data port %u within %.1f s; is a "
+                     "firewall in between?",
+                     m->node.name, m->node.data_port, (double)c->connect_us / 1e6);
+    }
+}
+
+static void on_stalled(struct cluster *c, int64_t stalled_us)
+{
+    uint32_t slowest = 0;
+    uint64_t least = UINT64_MAX;
+    if (c->phase != CLUSTER_IS_READY)
+        return;
+    for (uint32_t s = 0; s < c->load.stage_count; s++) {
+        const struct control_message *beat = &c->members[c->stages[s].node].node.heartbeat;
+        uint64_t done = beat->kind == CONTROL_HEARTBEAT_REPLY ? beat->u.heartbeat_reply.microbatches : 0;
+        if (done < least) {
+            least = done;
+            slowest = s;
+        }
+    }
+    const struct cluster_node *n = &c->members[c->stages[slowest].node].node;
+    cluster_fail(c, ERR_TIMEOUT, "worker \"%s\" (blocks %u-%u) has not finished its micro-batch for %.0f s; see its log",
+                 n->name, n->first_block, n->last_block, (double)stalled_us / 1e6);
+}
+
+int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t now_us, struct cluster_actions *out,
+                 struct error *err)
+{
+    struct control_message profile = {0};
+    size_t need = out->count + 8 * (size_t)c->member_count + 16;
+    if (need > out->capacity) {
+        struct cluster_action *grown = mem_resize(out->list, need, sizeof *grown);
+        if (!grown)
+            return error_set(err, ERR_NOMEM, "out of memory for the cluster's actions");
+        out->list = grown;
+        out->capacity = need;
+    }
+    if (c->phase == CLUSTER_HAS_FAILED)
+        return 0;
+    if (event->kind == CLUSTER_MESSAGE && event->message->kind == CONTROL_PROFILE &&
+        copy_profile(event->message, &profile))
+        return error_set(err, ERR_NOMEM, "out of memory for a device profile");
+    c->out = out;
+    switch (event->kind) {
+    case CLUSTER_TICK:
+        on_tick(c, now_us);
+        break;
+    case CLUSTER_LINK:
+        on_link(c, event->node, event->link, event->text);
+        break;
+    case CLUSTER_MESSAGE:
+        on_message(c, event->node, event->message, &profile, now_us);
+        break;
+    case CLUSTER_BAD:
+        cluster_refuse(c, event->node, event->error->code, event->error->text);
+        break;
+    case CLUSTER_PLANNED:
+        if (c->phase == CLUSTER_PLANNING && event->load->stage_count && event->load->stage_count <= c->member_count) {
+            c->load = *event->load;
+            memcpy(c->stages, event->load->stages, event->load->stage_count * sizeof *c->stages);
+            c->load.stages = c->stages;
+            cluster_start_loading(c, now_us);
+        }
+        break;
+    case CLUSTER_UNPLANNED:
+        if (c->phase == CLUSTER_PLANNING)
+            cluster_fail(c, event->error->code, "%s", event->error->text);
+        break;
+    case CLUSTER_ATTACHED:
+        if (c->phase == CLUSTER_ATTACHING && event->epoch == c->epoch)
+            c->attached[event->last] = true;
+        break;
+    case CLUSTER_STALLED:
+        on_stalled(c, event->stalled_us);
+        break;
+    }
+    if (c->phase != CLUSTER_HAS_FAILED)
+        cluster_advance(c, now_us);
+    c->out = NULL;
+    if (event->kind == CLUSTER_MESSAGE && event->message->kind == CONTROL_PROFILE)
+        mem_free(profile.u.profile.cells);
+    return 0;
+}
+
+int64_t cluster_next_tick(const struct cluster *c)
+{
+    int64_t next = c->last_tick + c->heartbeat_us;
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        const struct member *m = &c->members[i];
+        if (m->next_beat < next)
+            next = m->next_beat;
+        if (m->deadline < next)
+            next = m->deadline;
+        if (m->unanswered_since && m->unanswered_since + c->lost_us < next)
+            next = m->unanswered_since + c->lost_us;
+    }
+    return c->attach_deadline < next ? c->attach_deadline : next;
+}
+
+/* ---- What it knows -------------------------------------------------------------------------------------------------- */
+
+enum cluster_phase cluster_phase_of(const struct cluster *c)
+{
+    return c->phase;
+}
+
+uint64_t cluster_epoch(const struct cluster *c)
+{
+    return c->epoch;
+}
+
+uint32_t cluster_node_count(const struct cluster *c)
+{
+    return c->member_count;
+}
+
+const struct cluster_node *cluster_node_at(const struct cluster *c, uint32_t node)
+{
+    return &c->members[node].node;
+}
+
+void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size)
+{
+    const struct cluster_node *n = &c->members[node].node;
+    snprintf(text, size, "%.*s:%u", (int)host_length(n->endpoint), n->endpoint, n->data_port);
+}
+
+bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
+                          double *rtt_seconds, bool *measured)
+{
+    const struct pair *p = find_pair(c, from, to);
+    if (!p || !p->known)
+        return false;
+    *bytes_per_s = p->bytes_per_s;
+    *rtt_seconds = p->rtt_seconds;
+    if (measured)
+        *measured = p->measured;
+    return true;
+}
+
+uint32_t cluster_stage_node(const struct cluster *c, uint32_t stage)
+{
+    return stage < c->load.stage_count ? c->stages[stage].node : CLUSTER_NODES_MAX;
+}
+
+uint32_t cluster_stage_count(const struct cluster *c)
+{
+    return c->load.stage_count;
+}

@@ -1,0 +1,181 @@
+/* The cluster's logic as a pure step: (state, event, now) → state and actions.
+ *
+ * It owns no socket, clock, file or global, and allocates nothing but its own state, so tests run whole clusters in
+ * simulated time. The loop (loop.c) turns what happens into events and carries out the actions, in order.
+ *
+ *     connecting → greeting → idle → profiling → measuring → (plan) → loading → loaded → ready       a node
+ *                                any of them → lost | refused
+ *
+ * Every wait has a deadline, and every way to fail ends in one CLUSTER_FAILED action with a line that names the node and
+ * what it was doing. Replies are matched to the one request a node has open, so late and repeated ones are harmless; an
+ * epoch numbers each loading of stages, and what belongs to an older one is ignored. One owner thread. */
+#ifndef BRIGADE_COORDINATOR_CORE_CLUSTER_H
+#define BRIGADE_COORDINATOR_CORE_CLUSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "proto/frame.h"
+#include "proto/link.h"
+
+#define CLUSTER_NODES_MAX 256u
+
+struct cluster;
+
+enum cluster_goal { CLUSTER_SERVE, CLUSTER_PLAN, CLUSTER_LOOK };
+
+enum cluster_phase {
+    CLUSTER_CONNECTING, CLUSTER_PROFILING, CLUSTER_MEASURING, CLUSTER_PLANNING, CLUSTER_LOADING, CLUSTER_ATTACHING,
+    CLUSTER_IS_READY,   /* serving, or the lesser goal is reached */
+    CLUSTER_HAS_FAILED
+};
+
+enum node_state {
+    NODE_CONNECTING,    /* no encrypted connection yet */
+    NODE_GREETING,      /* Hello is out */
+    NODE_IDLE,          /* welcomed */
+    NODE_PROFILING,
+    NODE_MEASURING,     /* its link to another node */
+    NODE_LOADING,
+    NODE_LOADED,
+    NODE_READY,
+    NODE_LOST,          /* gone */
+    NODE_REFUSED,       /* it is there, but we cannot work together */
+};
+const char *node_state_name(enum node_state state);
+
+struct cluster_node_options {
+    const char *name, *endpoint, *public_key;
+    uint64_t memory_cap;          /* 0: none */
+};
+
+struct cluster_link_options {     /* known beforehand, not measured */
+    uint32_t from, to;
+    double bytes_per_s, rtt_seconds;
+};
+
+struct cluster_options {
+    enum cluster_goal goal;
+    const struct cluster_node_options *nodes; /* copied */
+    uint32_t node_count;
+    const struct cluster_link_options *links; /* copied */
+    uint32_t link_count;
+    const char *coordinator_key;  /* our public key, Z85 */
+    const char *model;            /* file name, as workers find it */
+    uint64_t fingerprint;
+    uint32_t kv_type, context, chunk; /* for the device profile */
+    bool profile;                 /* measure devices and links; else straight to planning */
+    int64_t heartbeat_us, lost_us;
+    int64_t connect_us;           /* for connecting and greeting; 0: 4 s */
+    int64_t quiet_us;             /* longest silence of a node that profiles, measures or loads; 0: 60 s */
+};
+
+/* What a plan says, as far as the cluster cares. */
+struct cluster_stage {
+    uint32_t node, first_block, last_block;
+};
+struct cluster_load {
+    uint32_t stage_count;
+    const struct cluster_stage *stages; /* copied */
+    uint32_t kv_type, kv_pages, max_tokens, max_context, max_sequences;
+    enum frame_codec codec;
+};
+
+enum cluster_event_kind {
+    CLUSTER_TICK,       /* time has passed; all that came before has been told */
+    CLUSTER_LINK,       /* node, link, text: the control link's state */
+    CLUSTER_MESSAGE,    /* node, message */
+    CLUSTER_BAD,        /* node, error: bytes that are no message of our version */
+    CLUSTER_PLANNED,    /* load */
+    CLUSTER_UNPLANNED,  /* error */
+    CLUSTER_ATTACHED,   /* epoch, last: the first (false) or last (true) stage greets us on the data plane */
+    CLUSTER_STALLED,    /* a micro-batch has been under way for `stalled_us` */
+};
+
+struct cluster_event {
+    enum cluster_event_kind kind;
+    uint32_t node;
+    enum link_state link;
+    const char *text;
+    const struct control_message *message; /* borrowed; not freed */
+    const struct error *error;
+    const struct cluster_load *load;
+    uint64_t epoch;
+    bool last;
+    int64_t stalled_us;
+};
+
+enum cluster_action_kind {
+    CLUSTER_SEND,         /* message to node */
+    CLUSTER_NEED_PLAN,    /* answer with CLUSTER_PLANNED or CLUSTER_UNPLANNED */
+    CLUSTER_OPEN_DATA,    /* connect data links of `epoch` to the first and last stage (nodes `node` and `other`) */
+    CLUSTER_CLOSE_DATA,   /* and drop what is under way of `epoch` */
+    CLUSTER_REPORT,       /* progress of node (or of the whole: CLUSTER_NODES_MAX): what, done, total */
+    CLUSTER_REACHED,      /* the goal; epoch */
+    CLUSTER_FAILED,       /* error; nothing follows it */
+};
+
+struct cluster_action {
+    enum cluster_action_kind kind;
+    uint32_t node, other;
+    uint64_t epoch, done, total;
+    char what[64];
+    struct control_message message; /* its arrays belong to the cluster: encode before the next step, do not free */
+    struct error error;
+};
+
+struct cluster_actions {  /* start from {0}; the step appends; cluster_actions_free at the end */
+    struct cluster_action *list;
+    size_t count, capacity;
+};
+void cluster_actions_free(struct cluster_actions *a);
+
+int cluster_create(const struct cluster_options *o, int64_t now_us, struct cluster **out, struct error *err);
+void cluster_destroy(struct cluster *c); /* NULL is fine */
+
+/* 0, or ERR_NOMEM: then the state has not seen the event. */
+int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t now_us, struct cluster_actions *out,
+                 struct error *err);
+/* When the next CLUSTER_TICK is due. */
+int64_t cluster_next_tick(const struct cluster *c);
+
+/* ---- What it knows ------------------------------------------------------------------------------------------------ */
+
+struct cluster_node {
+    char name[128], endpoint[256], public_key[KEY_TEXT];
+    uint64_t memory_cap;
+    enum node_state state;
+    char detail[FRAME_TEXT_MAX];        /* why it is lost or refused, or what its connection says */
+    bool welcomed, profiled;
+    /* of Welcome */
+    char program_version[64], isa[16], cpu[96];
+    uint32_t cores, threads, data_port, kernels_version;
+    uint64_t memory_bytes;              /* admitted, the cap applied */
+    bool has_loaded;
+    struct control_loaded_stage loaded;
+    /* of Profile; its cells belong to the cluster */
+    struct control_message profile;
+    /* of the last heartbeat */
+    double rtt_seconds;                 /* the least seen; 0 unknown */
+    struct control_message heartbeat;   /* CONTROL_HEARTBEAT_REPLY once there was one */
+    bool has_stage;                     /* in the present epoch */
+    uint32_t stage, first_block, last_block;
+    uint64_t stage_bytes;               /* it says it holds */
+};
+
+enum cluster_phase cluster_phase_of(const struct cluster *c);
+uint64_t cluster_epoch(const struct cluster *c);
+uint32_t cluster_node_count(const struct cluster *c);
+const struct cluster_node *cluster_node_at(const struct cluster *c, uint32_t node);
+/* "tcp://host:port" of a node's data plane; needs its Welcome. */
+void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
+/* Rate and round trip between two nodes (either direction measured serves both); false when unknown. */
+bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
+                          double *rtt_seconds, bool *measured);
+/* The node of a stage of the present epoch; CLUSTER_NODES_MAX when there is none. */
+uint32_t cluster_stage_node(const struct cluster *c, uint32_t stage);
+uint32_t cluster_stage_count(const struct cluster *c);
+
+#endif

@@ -1,0 +1,238 @@
+/* What comes after what in a cluster's life: greet everyone, measure devices, then links, ask for a plan, load the
+ * stages, attach both ends of the pipe, be ready. Every function here begins only what can begin now, so it may be
+ * called after any event. Pure; one owner thread. */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/core/cluster_state.h"
+
+#define LINK_PROBE_BYTES (UINT64_C(1) << 20)
+#define LINK_PROBE_ROUNDS 16
+
+/* Sends a message that awaits a reply. */
+static struct control_message *ask(struct cluster *c, uint32_t node, enum control_kind kind, enum node_state state,
+                                   int64_t deadline)
+{
+    struct member *m = &c->members[node];
+    struct control_message *message = &cluster_act(c, CLUSTER_SEND, node)->message;
+    message->kind = kind;
+    message->request = m->request = c->next_request++;
+    m->node.state = state;
+    m->deadline = deadline;
+    return message;
+}
+
+void cluster_greet(struct cluster *c, uint32_t node)
+{
+    struct control_message *hello = ask(c, node, CONTROL_HELLO, NODE_GREETING, c->members[node].deadline);
+    snprintf(hello->u.hello.program_version, sizeof hello->u.hello.program_version, "%s", BRIGADE_VERSION);
+    hello->u.hello.claim = c->goal != CLUSTER_LOOK;
+}
+
+void cluster_welcome(struct cluster *c, uint32_t node, const struct control_message *msg, int64_t now_us)
+{
+    struct member *m = &c->members[node];
+    struct cluster_node *n = &m->node;
+    snprintf(n->program_version, sizeof n->program_version, "%s", msg->u.welcome.program_version);
+    snprintf(n->isa, sizeof n->isa, "%s", msg->u.welcome.isa);
+    snprintf(n->cpu, sizeof n->cpu, "%s", msg->u.welcome.cpu);
+    n->cores = msg->u.welcome.cores;
+    n->threads = msg->u.welcome.threads;
+    n->data_port = msg->u.welcome.data_port;
+    n->kernels_version = msg->u.welcome.kernels_version;
+    n->memory_bytes = msg->u.welcome.memory_bytes;
+    if (n->memory_cap && n->memory_cap < n->memory_bytes)
+        n->memory_bytes = n->memory_cap;
+    n->has_loaded = msg->u.welcome.has_loaded;
+    n->loaded = msg->u.welcome.loaded;
+    n->detail[0] = 0;
+    n->welcomed = true;
+    n->state = NODE_IDLE;
+    m->request = 0;
+    m->deadline = NEVER;
+    m->next_beat = now_us;
+    if (msg->u.welcome.epoch > c->epoch)
+        c->epoch = msg->u.welcome.epoch; /* ours will be newer than any it has seen */
+    if (c->goal != CLUSTER_LOOK && !msg->u.welcome.claimed)
+        cluster_refuse(c, node, ERR_BUSY, "another coordinator commands it; stop that one first");
+    else
+        cluster_report(c, node, "", 1, 1);
+}
+
+/* Everyone has answered, or (only looking) has answered a heartbeat or failed to. */
+static bool all_settled(const struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        const struct cluster_node *n = &c->members[i].node;
+        bool gone = n->state == NODE_LOST || n->state == NODE_REFUSED;
+        if (!gone && !n->welcomed)
+            return false;
+        if (!gone && c->goal == CLUSTER_LOOK && n->heartbeat.kind != CONTROL_HEARTBEAT_REPLY)
+            return false;
+    }
+    return true;
+}
+
+/* From now on the nodes may talk to each other. */
+static void allow_all(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct control_message *allow = &cluster_act(c, CLUSTER_SEND, i)->message;
+        allow->kind = CONTROL_ALLOW;
+        allow->u.allow.count = c->member_count + 1;
+        allow->u.allow.keys = c->keys;
+    }
+}
+
+/* Whether any node on the machine of `host` is measuring something: two at once would spoil both. */
+static bool host_busy(const struct cluster *c, uint32_t host)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        enum node_state state = c->members[i].node.state;
+        if (c->members[i].host == host && (state == NODE_PROFILING || state == NODE_MEASURING))
+            return true;
+    }
+    return false;
+}
+
+static bool profile_devices(struct cluster *c, int64_t now_us)
+{
+    bool done = true;
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct member *m = &c->members[i];
+        done &= m->node.profiled;
+        if (m->node.profiled || m->node.state != NODE_IDLE || host_busy(c, m->host))
+            continue;
+        struct control_message *probe = ask(c, i, CONTROL_PROBE, NODE_PROFILING, now_us + c->quiet_us);
+        snprintf(probe->u.probe.model, sizeof probe->u.probe.model, "%s", c->model);
+        probe->u.probe.fingerprint = c->fingerprint;
+        probe->u.probe.kv_type = c->kv_type;
+        probe->u.probe.context = c->context;
+        probe->u.probe.chunk = c->chunk;
+        cluster_report(c, i, "device", 0, 0);
+    }
+    return done;
+}
+
+static bool measure_links(struct cluster *c, int64_t now_us)
+{
+    bool done = true;
+    for (uint32_t k = 0; k < c->pair_count; k++) {
+        struct pair *p = &c->pairs[k];
+        struct member *a = &c->members[p->a], *b = &c->members[p->b];
+        done &= p->known;
+        if (p->known || p->under_way || a->node.state != NODE_IDLE || b->node.state != NODE_IDLE ||
+            host_busy(c, a->host) || host_busy(c, b->host))
+            continue;
+        struct control_message *probe = ask(c, p->a, CONTROL_PROBE_LINK, NODE_MEASURING, now_us + c->quiet_us);
+        struct control_neighbour *peer = &probe->u.probe_link.peer;
+        snprintf(peer->name, sizeof peer->name, "%s", b->node.name);
+        cluster_data_endpoint(c, p->b, peer->endpoint, sizeof peer->endpoint);
+        snprintf(peer->public_key, sizeof peer->public_key, "%s", b->node.public_key);
+        probe->u.probe_link.bytes = LINK_PROBE_BYTES;
+        probe->u.probe_link.rounds = LINK_PROBE_ROUNDS;
+        a->pair = k;
+        p->under_way = true;
+        b->node.state = NODE_MEASURING; /* it answers; its own deadline stays open */
+        char what[64];
+        snprintf(what, sizeof what, "link to %.48s", b->node.name);
+        cluster_report(c, p->a, what, 0, 0);
+    }
+    return done;
+}
+
+void cluster_start_loading(struct cluster *c, int64_t now_us)
+{
+    const struct cluster_load *load = &c->load;
+    if (c->goal == CLUSTER_PLAN) {
+        c->phase = CLUSTER_IS_READY;
+        cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX);
+        return;
+    }
+    c->epoch++;
+    c->phase = CLUSTER_LOADING;
+    c->attached[0] = c->attached[1] = false;
+    for (uint32_t i = 0; i < c->member_count; i++)
+        c->members[i].node.has_stage = false;
+    for (uint32_t s = 0; s < load->stage_count; s++) {
+        struct cluster_node *n = &c->members[c->stages[s].node].node;
+        n->has_stage = true;
+        n->stage = s;
+        n->first_block = c->stages[s].first_block;
+        n->last_block = c->stages[s].last_block;
+    }
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct cluster_node *n = &c->members[i].node;
+        if (!n->has_stage && n->has_loaded) {
+            cluster_act(c, CLUSTER_SEND, i)->message.kind = CONTROL_UNLOAD; /* room for others; nothing is awaited */
+            n->has_loaded = false;
+        }
+    }
+    for (uint32_t s = 0; s < load->stage_count; s++) {
+        struct control_message *m = ask(c, c->stages[s].node, CONTROL_LOAD, NODE_LOADING, now_us + c->quiet_us);
+        snprintf(m->u.load.model, sizeof m->u.load.model, "%s", c->model);
+        m->u.load.fingerprint = c->fingerprint;
+        m->u.load.stage = s;
+        m->u.load.stages = load->stage_count;
+        m->u.load.first_block = c->stages[s].first_block;
+        m->u.load.last_block = c->stages[s].last_block;
+        m->u.load.kv_type = load->kv_type;
+        m->u.load.kv_pages = load->kv_pages;
+        m->u.load.max_tokens = load->max_tokens;
+        m->u.load.max_context = load->max_context;
+        m->u.load.max_sequences = load->max_sequences;
+        m->u.load.codec = load->codec;
+        const char *previous = s ? c->members[c->stages[s - 1].node].node.public_key : c->coordinator_key;
+        snprintf(m->u.load.previous_key, sizeof m->u.load.previous_key, "%s", previous);
+        snprintf(m->u.load.coordinator_key, sizeof m->u.load.coordinator_key, "%s", c->coordinator_key);
+        if (s + 1 < load->stage_count) {
+            const struct cluster_node *next = &c->members[c->stages[s + 1].node].node;
+            m->u.load.has_next = true;
+            snprintf(m->u.load.next.name, sizeof m->u.load.next.name, "%s", next->name);
+            snprintf(m->u.load.next.public_key, sizeof m->u.load.next.public_key, "%s", next->public_key);
+            cluster_data_endpoint(c, c->stages[s + 1].node, m->u.load.next.endpoint, sizeof m->u.load.next.endpoint);
+        }
+        cluster_report(c, c->stages[s].node, "weights", 0, 0);
+    }
+}
+
+static bool all_stages_in(const struct cluster *c, enum node_state state)
+{
+    for (uint32_t s = 0; s < c->load.stage_count; s++)
+        if (c->members[c->stages[s].node].node.state != state)
+            return false;
+    return true;
+}
+
+void cluster_advance(struct cluster *c, int64_t now_us)
+{
+    if (c->phase == CLUSTER_CONNECTING && all_settled(c)) {
+        if (c->goal == CLUSTER_LOOK) {
+            c->phase = CLUSTER_IS_READY;
+            cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX);
+            return;
+        }
+        allow_all(c);
+        c->phase = c->profile ? CLUSTER_PROFILING : CLUSTER_PLANNING;
+    }
+    if (c->phase == CLUSTER_PROFILING && profile_devices(c, now_us))
+        c->phase = CLUSTER_MEASURING;
+    if (c->phase == CLUSTER_MEASURING && measure_links(c, now_us))
+        c->phase = CLUSTER_PLANNING;
+    if (c->phase == CLUSTER_PLANNING && !c->plan_asked) {
+        c->plan_asked = true;
+        cluster_act(c, CLUSTER_NEED_PLAN, CLUSTER_NODES_MAX);
+    }
+    if (c->phase == CLUSTER_LOADING && all_stages_in(c, NODE_LOADED)) {
+        c->phase = CLUSTER_ATTACHING;
+        c->attach_deadline = now_us + c->connect_us;
+        cluster_act(c, CLUSTER_OPEN_DATA, c->stages[0].node)->other = c->stages[c->load.stage_count - 1].node;
+    }
+    if (c->phase == CLUSTER_ATTACHING && c->attached[0] && c->attached[1]) {
+        c->phase = CLUSTER_IS_READY;
+        c->attach_deadline = NEVER;
+        for (uint32_t s = 0; s < c->load.stage_count; s++)
+            c->members[c->stages[s].node].node.state = NODE_READY;
+        cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX);
+    }
+}

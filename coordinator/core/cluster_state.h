@@ -1,0 +1,62 @@
+/* What cluster.c and cluster_phases.c share: the state behind `struct cluster`. Nobody else includes this. */
+#ifndef BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
+#define BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
+
+#include "coordinator/core/cluster.h"
+
+#define NEVER INT64_MAX
+
+struct member {
+    struct cluster_node node;
+    uint32_t host;            /* index of the first node on the same machine */
+    uint64_t request;         /* the one that is open; 0: none */
+    int64_t deadline;         /* of what it is doing; NEVER: nothing is awaited */
+    int64_t next_beat;        /* when the next heartbeat goes out; NEVER before the Welcome */
+    int64_t unanswered_since; /* when the oldest heartbeat went out that nothing came after; 0: none */
+    uint64_t beat;
+    uint32_t pair;            /* while measuring */
+};
+
+struct pair {
+    uint32_t a, b;
+    bool under_way, known, measured;
+    double bytes_per_s, rtt_seconds;
+};
+
+struct cluster {
+    enum cluster_goal goal;
+    enum cluster_phase phase;
+    bool profile, plan_asked;
+    char model[FRAME_TEXT_MAX], coordinator_key[KEY_TEXT];
+    uint64_t fingerprint;
+    uint32_t kv_type, context, chunk;
+    int64_t heartbeat_us, lost_us, connect_us, quiet_us;
+    int64_t last_tick, attach_deadline;
+    uint64_t epoch, next_request;
+    bool attached[2];         /* first stage, last stage */
+    struct cluster_load load;
+    struct cluster_stage *stages; /* load.stages */
+    uint32_t member_count, pair_count;
+    struct member *members;
+    struct pair *pairs;       /* every unordered pair of nodes */
+    char (*keys)[FRAME_KEY_TEXT]; /* of all nodes and the coordinator: who may use the data plane */
+    struct cluster_actions *out; /* during a step */
+};
+
+/* Room for it was made at the start of the step. */
+struct cluster_action *cluster_act(struct cluster *c, enum cluster_action_kind kind, uint32_t node);
+void cluster_report(struct cluster *c, uint32_t node, const char *what, uint64_t done, uint64_t total);
+/* Ends it all with a line. */
+void cluster_fail(struct cluster *c, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* `worker "name"` was lost: says why and while doing what. */
+void cluster_lose(struct cluster *c, uint32_t node, const char *why);
+/* It is there but of no use; `code` and a text that follows the worker's name. */
+void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text);
+
+/* cluster_phases.c: begins whatever can begin now. */
+void cluster_advance(struct cluster *c, int64_t now_us);
+void cluster_greet(struct cluster *c, uint32_t node);
+void cluster_welcome(struct cluster *c, uint32_t node, const struct control_message *m, int64_t now_us);
+void cluster_start_loading(struct cluster *c, int64_t now_us);
+
+#endif

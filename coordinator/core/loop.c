@@ -1,0 +1,332 @@
+/* The only I/O of the coordinator's core: what the links, the clock, the mailbox and the pipe bring becomes events and
+ * results; the cluster's actions and the scheduler's micro-batches go out. Runner's thread. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "coordinator/core/pipeline_remote.h"
+#include "coordinator/core/runner_state.h"
+
+#define STALLED_US INT64_C(120000000) /* no stage computes that long on one micro-batch */
+#define EXPLAIN_MS 300                /* for asking why a node cannot be reached, and for how many nodes */
+#define EXPLAIN_MAX 4
+#define LONGEST_WAIT_US 100000        /* signals may reach another thread: look at the flag now and then */
+
+static int step(struct runner *r, const struct cluster_event *event, struct error *err);
+
+/* ---- The cluster's actions ------------------------------------------------------------------------------------------ */
+
+static int send_control(struct runner *r, uint32_t node, const struct control_message *message, struct error *err)
+{
+    struct buffer bytes = {.limit = FRAME_HEADER_BYTES_MAX};
+    int rc = control_encode(message, &bytes, err);
+    if (!rc) {
+        rc = link_send(r->controls[node].link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, err);
+        if (rc) {
+            /* Not taken: the node does not keep up or is gone. Its heartbeat or deadline will say so. */
+            log_debug("%s to \"%s\" was not sent: %s", control_kind_name(message->kind),
+                      cluster_node_at(r->cluster, node)->name, error_name(rc));
+            rc = 0;
+        }
+    }
+    buffer_free(&bytes);
+    return rc;
+}
+
+static int answer_plan(struct runner *r, struct error *err)
+{
+    struct cluster_stage stages[PLAN_MAX_DEVICES];
+    struct cluster_load load;
+    struct error why = {0};
+    runner_enter_phase(r, RUNNER_PLANNING);
+    int rc = bring_up_plan(r, &load, stages, &why);
+    struct cluster_event event = rc ? (struct cluster_event){.kind = CLUSTER_UNPLANNED, .error = &why}
+                                    : (struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load};
+    return step(r, &event, err);
+}
+
+static int open_data(struct runner *r, uint64_t epoch, uint32_t first, uint32_t last, struct error *err)
+{
+    char first_endpoint[280], last_endpoint[280];
+    cluster_data_endpoint(r->cluster, first, first_endpoint, sizeof first_endpoint);
+    cluster_data_endpoint(r->cluster, last, last_endpoint, sizeof last_endpoint);
+    struct remote_options o = {
+        .hub = r->hub,
+        .epoch = epoch,
+        .first_endpoint = first_endpoint,
+        .first_key = cluster_node_at(r->cluster, first)->public_key,
+        .last_endpoint = last_endpoint,
+        .last_key = cluster_node_at(r->cluster, last)->public_key,
+    };
+    r->attach_told[0] = r->attach_told[1] = false;
+    r->pipe_epoch = epoch;
+    return pipeline_remote_create(&o, &r->pipe, err);
+}
+
+static void follow_phase(struct runner *r)
+{
+    static const enum runner_phase phases[] = {
+        [CLUSTER_CONNECTING] = RUNNER_CONNECTING, [CLUSTER_PROFILING] = RUNNER_PROFILING,
+        [CLUSTER_MEASURING] = RUNNER_MEASURING,   [CLUSTER_PLANNING] = RUNNER_PLANNING,
+        [CLUSTER_LOADING] = RUNNER_LOADING,       [CLUSTER_ATTACHING] = RUNNER_LOADING};
+    enum cluster_phase phase = cluster_phase_of(r->cluster);
+    if (phase < CLUSTER_IS_READY)
+        runner_enter_phase(r, phases[phase]);
+}
+
+static int carry_out(struct runner *r, const struct cluster_action *a, struct error *err)
+{
+    switch (a->kind) {
+    case CLUSTER_SEND:
+        return send_control(r, a->node, &a->message, err);
+    case CLUSTER_NEED_PLAN:
+        return answer_plan(r, err);
+    case CLUSTER_OPEN_DATA:
+        return open_data(r, a->epoch, a->node, a->other, err);
+    case CLUSTER_CLOSE_DATA:
+        pipeline_destroy(r->pipe);
+        r->pipe = NULL;
+        return 0;
+    case CLUSTER_REPORT:
+        runner_tell(r, a->node < CLUSTER_NODES_MAX ? cluster_node_at(r->cluster, a->node)->name : NULL, a->what, a->done,
+                    a->total);
+        return 0;
+    case CLUSTER_REACHED:
+        r->reached = true;
+        return r->o.goal == RUNNER_SERVE ? runner_prepare(r, cluster_stage_count(r->cluster), err) : 0;
+    case CLUSTER_FAILED:
+        r->failure = a->error;
+        return error_set(err, a->error.code, "%s", a->error.text);
+    }
+    return 0;
+}
+
+/* One event and all that follows from it. Steps may nest (a plan is asked for and given): each has its own actions. */
+static int step(struct runner *r, const struct cluster_event *event, struct error *err)
+{
+    struct cluster_actions actions = r->actions;
+    r->actions = (struct cluster_actions){0};
+    actions.count = 0;
+    int rc = cluster_step(r->cluster, event, clock_us(), &actions, err);
+    if (!rc)
+        follow_phase(r);
+    for (size_t i = 0; i < actions.count && !rc; i++)
+        rc = carry_out(r, &actions.list[i], err);
+    cluster_actions_free(&r->actions);
+    r->actions = actions; /* its memory serves the next step */
+    return rc;
+}
+
+/* ---- What comes in -------------------------------------------------------------------------------------------------- */
+
+static int take_message(struct runner *r, uint32_t node, const struct link_message *message, struct error *err)
+{
+    struct control_message control;
+    struct error bad = {0};
+    if (message->part_count != 1)
+        return 0; /* nothing a worker of ours sends */
+    if (control_decode(message->parts[0].data, message->parts[0].size, &control, &bad))
+        return step(r, &(struct cluster_event){.kind = CLUSTER_BAD, .node = node, .error = &bad}, err);
+    int rc = step(r, &(struct cluster_event){.kind = CLUSTER_MESSAGE, .node = node, .message = &control}, err);
+    control_free(&control);
+    return rc;
+}
+
+/* The cluster's lines name the endpoint themselves. */
+static void strip_endpoint(char *text, const char *endpoint)
+{
+    size_t n = strlen(endpoint);
+    if (strncmp(text, endpoint, n))
+        return;
+    n += text[n] == ':' ? 1 + (text[n + 1] == ' ') : 0;
+    memmove(text, text + n, strlen(text + n) + 1);
+}
+
+static int take_link_state(struct runner *r, uint32_t node, struct error *err)
+{
+    struct control_link *c = &r->controls[node];
+    char text[sizeof c->text] = "";
+    enum link_state state = link_state(c->link, text, sizeof text);
+    strip_endpoint(text, cluster_node_at(r->cluster, node)->endpoint);
+    if (state == LINK_CONNECTING && *text && !*c->reason && r->explained < EXPLAIN_MAX) {
+        r->explained++;
+        link_explain(cluster_node_at(r->cluster, node)->endpoint, EXPLAIN_MS, c->reason, sizeof c->reason);
+    }
+    if (state == LINK_CONNECTING && *c->reason)
+        snprintf(text, sizeof text, "%s", c->reason);
+    if (c->told && state == c->state && !strcmp(text, c->text))
+        return 0;
+    bool same = c->told && state == c->state && state != LINK_CONNECTING;
+    c->told = true;
+    c->state = state;
+    snprintf(c->text, sizeof c->text, "%s", text);
+    if (same)
+        return 0;
+    return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
+}
+
+static int poll_controls(struct runner *r, struct error *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; i < r->control_count && !rc; i++) {
+        struct link_message message;
+        struct error bad = {0};
+        int got = 0;
+        /* Messages first: what a node said before its connection broke still counts. */
+        while (!rc && (got = link_receive(r->controls[i].link, &message, &bad)) > 0) {
+            rc = take_message(r, i, &message, err);
+            link_message_free(&message);
+        }
+        if (!rc && got < 0)
+            rc = step(r, &(struct cluster_event){.kind = CLUSTER_BAD, .node = i, .error = &bad}, err);
+        if (!rc)
+            rc = take_link_state(r, i, err);
+    }
+    if (!rc && clock_us() >= cluster_next_tick(r->cluster))
+        rc = step(r, &(struct cluster_event){.kind = CLUSTER_TICK}, err);
+    return rc;
+}
+
+static void take_result(struct runner *r, struct pipeline_result *got)
+{
+    struct frame_result *result = &got->result;
+    char text[600];
+    if (result->error_code && r->cluster && result->stage < cluster_stage_count(r->cluster)) {
+        snprintf(text, sizeof text, "worker \"%s\" (stage %u): %s",
+                 cluster_node_at(r->cluster, cluster_stage_node(r->cluster, result->stage))->name, result->stage,
+                 result->error_text ? result->error_text : "");
+        result->error_text = text;
+    }
+    stage_meter_result(r->meter, result);
+    scheduler_result(r->scheduler, result, clock_us());
+    r->progressed = true;
+}
+
+/* The pipe is broken: a lost node is the cluster's affair, which says so better. */
+static int pipe_broke(struct runner *r, int rc, const struct error *why, struct error *err)
+{
+    int end = r->remote ? pipeline_remote_lost(r->pipe) : -1;
+    if (end < 0)
+        return error_set(err, rc, "%s", why->text);
+    uint32_t node = cluster_stage_node(r->cluster, end ? cluster_stage_count(r->cluster) - 1 : 0);
+    struct cluster_event event = {.kind = CLUSTER_LINK, .node = node, .link = LINK_DOWN, .text = why->text};
+    return step(r, &event, err);
+}
+
+static int poll_pipe(struct runner *r, struct error *err)
+{
+    struct pipeline_result result;
+    struct error why = {0};
+    int got = 0, rc = 0;
+    while (r->pipe && (got = pipeline_poll(r->pipe, &result, &why)) > 0) {
+        if (r->scheduler)
+            take_result(r, &result);
+        pipeline_release(r->pipe, &result);
+    }
+    if (got < 0)
+        return pipe_broke(r, got, &why, err);
+    for (int end = 0; r->remote && r->pipe && end < 2 && !rc; end++)
+        if (!r->attach_told[end] && pipeline_remote_attached(r->pipe, end)) {
+            r->attach_told[end] = true;
+            rc = step(r, &(struct cluster_event){.kind = CLUSTER_ATTACHED, .epoch = r->pipe_epoch, .last = end == 1}, err);
+        }
+    return rc;
+}
+
+/* Submissions and cancellations of other threads (and of callbacks). */
+static void open_mail(struct runner *r)
+{
+    pthread_mutex_lock(&r->mail_lock);
+    struct letter *mail = r->mail;
+    r->mail = NULL;
+    r->mail_end = &r->mail;
+    pthread_mutex_unlock(&r->mail_lock);
+    while (mail) {
+        struct letter *next = mail->next;
+        struct error full = {0};
+        if (!mail->request) {
+            scheduler_cancel(r->scheduler, mail->cancel, clock_us());
+            r->progressed = true;
+        } else if (scheduler_submit(r->scheduler, mail->request, &full)) {
+            request_finish(mail->request, FINISH_ERROR, &full, clock_us());
+            request_destroy(mail->request);
+            r->progressed = true;
+        }
+        mem_free(mail);
+        mail = next;
+    }
+}
+
+/* Requests that have ended make room. */
+static void count_inside(struct runner *r)
+{
+    struct scheduler_counts counts;
+    scheduler_count(r->scheduler, &counts);
+    pthread_mutex_lock(&r->mail_lock);
+    uint32_t inside = counts.running + counts.queued;
+    for (const struct letter *l = r->mail; l; l = l->next)
+        inside += l->request != NULL;
+    r->inside = inside;
+    pthread_mutex_unlock(&r->mail_lock);
+}
+
+static int send_work(struct runner *r, struct error *err)
+{
+    struct frame_work work;
+    int rc = 0, built;
+    r->next_deadline = scheduler_tick(r->scheduler, clock_us());
+    while (!rc && (built = scheduler_next(r->scheduler, clock_us(), &work, err)) != 0) {
+        if (built < 0)
+            return built;
+        stage_meter_sent(r->meter, &work);
+        rc = pipeline_submit(r->pipe, &work, err);
+    }
+    int64_t oldest = scheduler_oldest(r->scheduler);
+    if (!rc && r->cluster && oldest && clock_us() - oldest > STALLED_US)
+        rc = step(r, &(struct cluster_event){.kind = CLUSTER_STALLED, .stalled_us = clock_us() - oldest}, err);
+    return rc;
+}
+
+int loop_pass(struct runner *r, struct error *err)
+{
+    int rc = r->spawn ? spawn_check(r->spawn, err) : 0;
+    if (!rc && r->cluster)
+        rc = poll_controls(r, err);
+    if (!rc && r->pipe)
+        rc = poll_pipe(r, err);
+    if (!rc && r->reached && r->scheduler && r->pipe) {
+        open_mail(r);
+        rc = send_work(r, err);
+        count_inside(r);
+    }
+    if (!rc && r->failure.code)
+        rc = error_set(err, r->failure.code, "%s", r->failure.text);
+    return rc;
+}
+
+/* ---- Waiting -------------------------------------------------------------------------------------------------------- */
+
+int loop_wait(struct runner *r, int64_t until_us, struct error *err)
+{
+    int64_t now = clock_us(), next = now + LONGEST_WAIT_US;
+    size_t count = 0;
+    (void)err;
+    if (until_us < next)
+        next = until_us;
+    if (r->scheduler && r->next_deadline < next)
+        next = r->next_deadline;
+    for (uint32_t i = 0; i < r->control_count; i++)
+        r->wait_links[count++] = r->controls[i].link;
+    if (r->cluster && cluster_next_tick(r->cluster) < next)
+        next = cluster_next_tick(r->cluster);
+    if (r->remote && r->pipe) {
+        pipeline_remote_links(r->pipe, &r->wait_links[count]);
+        count += 2;
+    }
+    int timeout_ms = next > now ? (int)((next - now + 999) / 1000) : 0;
+    int rc = link_wait(r->wait_links, count, r->waker, timeout_ms, r->wait_ready);
+    return rc < 0 ? error_set(err, rc, "waiting for messages: %s", error_name(rc)) : 0;
+}

@@ -1,0 +1,284 @@
+/* Builds the planner's problem from measurements. Owns nothing; pure; any thread. */
+#include "coordinator/core/planning.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "planner/cost.h"
+
+#define GRID_MAX 64
+/* For links that nobody measured: a wired home network. */
+#define UNKNOWN_BYTES_PER_S 117e6
+#define UNKNOWN_RTT_S 0.3e-3
+
+/* ---- Profiles ------------------------------------------------------------------------------------------------------- */
+
+struct grid {
+    int count;
+    double at[GRID_MAX];
+};
+
+static void grid_add(struct grid *g, double value)
+{
+    int i = g->count;
+    for (int k = 0; k < g->count; k++)
+        if (g->at[k] == value)
+            return;
+    if (g->count == GRID_MAX)
+        return;
+    for (; i && g->at[i - 1] > value; i--)
+        g->at[i] = g->at[i - 1];
+    g->at[i] = value;
+    g->count++;
+}
+
+static double distance(double a, double b)
+{
+    return fabs(log2(a + 1) - log2(b + 1));
+}
+
+/* The time of the cell nearest to what is asked, scaled by the work where the nearest is another size or kind. A whole
+ * grid is measured as a rule; this fills the holes of one that was not. */
+static double cell_time(const struct control_message *profile, const struct plan_model *model, int kind, double sequences,
+                        double tokens, double past)
+{
+    const struct control_cell *best = NULL;
+    double least = 0;
+    for (uint32_t i = 0; i < profile->u.profile.cell_count; i++) {
+        const struct control_cell *c = &profile->u.profile.cells[i];
+        if ((c->tokens > 1) != (tokens > 1))
+            continue;
+        double d = (c->kind == (uint32_t)kind ? 0 : 100) + 2 * distance(c->sequences, sequences) +
+                   2 * distance(c->tokens, tokens) + distance(c->past, past);
+        if (!best || d < least) {
+            best = c;
+            least = d;
+        }
+    }
+    if (!best)
+        return 0;
+    double seconds = best->seconds * (tokens / best->tokens);
+    if (best->kind != (uint32_t)kind) {
+        double mine = 0, theirs = 0;
+        for (int b = 0; b < model->blocks; b++) {
+            if (model->block[b].measured_class == kind)
+                mine = model->block[b].weight_bytes;
+            if (model->block[b].measured_class == (int)best->kind)
+                theirs = model->block[b].weight_bytes;
+        }
+        if (mine > 0 && theirs > 0)
+            seconds *= mine / theirs;
+    }
+    return seconds;
+}
+
+static int fill_profile(const struct control_message *m, const struct plan_model *model, int classes,
+                        struct plan_device *device, struct error *err)
+{
+    struct grid batch = {0}, context = {0}, chunk = {0}, past = {0};
+    for (uint32_t i = 0; i < m->u.profile.cell_count; i++) {
+        const struct control_cell *c = &m->u.profile.cells[i];
+        if (!(c->seconds > 0) || !c->sequences || !c->tokens)
+            return error_set(err, ERR_FORMAT, "worker \"%s\" measured a block in %g s, which cannot be", device->name,
+                             c->seconds);
+        grid_add(c->tokens > 1 ? &chunk : &batch, c->tokens > 1 ? c->tokens : c->sequences);
+        grid_add(c->tokens > 1 ? &past : &context, c->past);
+    }
+    if (!batch.count || !chunk.count)
+        return error_set(err, ERR_FORMAT, "worker \"%s\" measured no %s", device->name, batch.count ? "prefill" : "decode");
+    struct plan_profile *p = plan_profile_new(classes, batch.count, context.count, chunk.count, past.count);
+    if (!p)
+        return error_set(err, ERR_NOMEM, "out of memory for a device profile");
+    memcpy(p->batch, batch.at, (size_t)batch.count * sizeof *p->batch);
+    memcpy(p->context, context.at, (size_t)context.count * sizeof *p->context);
+    memcpy(p->chunk, chunk.at, (size_t)chunk.count * sizeof *p->chunk);
+    memcpy(p->past, past.at, (size_t)past.count * sizeof *p->past);
+    for (int kind = 0; kind < classes; kind++) {
+        for (int b = 0; b < batch.count; b++)
+            for (int c = 0; c < context.count; c++)
+                p->decode[(kind * batch.count + b) * context.count + c] =
+                    cell_time(m, model, kind, batch.at[b], 1, context.at[c]);
+        for (int k = 0; k < chunk.count; k++)
+            for (int c = 0; c < past.count; c++)
+                p->prefill[(kind * chunk.count + k) * past.count + c] =
+                    cell_time(m, model, kind, 1, chunk.at[k], past.at[c]);
+    }
+    /* The head is measured for one token; with more it grows as a block does. */
+    for (int b = 0; b < batch.count; b++)
+        p->head[b] = m->u.profile.head_seconds * p->decode[b * context.count] / p->decode[0];
+    p->embedding_per_token = m->u.profile.embedding_seconds;
+    device->profile = p;
+    return 0;
+}
+
+/* ---- The problem ---------------------------------------------------------------------------------------------------- */
+
+static double bytes_of_value(enum frame_codec codec)
+{
+    switch (codec) {
+    case CODEC_F16:
+    case CODEC_BF16:
+        return 2;
+    case CODEC_Q8:
+        return 36.0 / 32;
+    default:
+        return 4;
+    }
+}
+
+static int fill_model(const struct planning_input *in, struct plan_problem *p)
+{
+    const struct model_info *info = model_info(in->model);
+    struct block_cost head = model_head_cost(in->model);
+    int classes = 0;
+    p->model.hidden = info->width;
+    p->model.embedding_bytes = (double)model_embedding_cost(in->model).weight_bytes;
+    p->model.head_weight_bytes = (double)head.weight_bytes;
+    p->model.head_flops_per_token = (double)head.flops_per_token;
+    for (uint32_t b = 0; b < info->blocks; b++) {
+        struct block_cost cost = model_block_cost(in->model, b, in->kv);
+        p->model.block[b] = (struct plan_block){
+            .weight_bytes = (double)cost.read_bytes,
+            .resident_bytes = (double)cost.weight_bytes,
+            .flops_per_token = (double)cost.flops_per_token,
+            .attention_flops = (double)cost.attention_flops,
+            .kv_bytes = (double)cost.kv_bytes_per_token,
+            .measured_class = (int)cost.kind,
+        };
+        if ((int)cost.kind + 1 > classes)
+            classes = (int)cost.kind + 1;
+    }
+    return classes;
+}
+
+/* Buffers of a stage that has everything: the most that any stage will need. */
+static double buffer_bytes(const struct planning_input *in)
+{
+    struct stage_options o = {
+        .last_block = model_info(in->model)->blocks - 1,
+        .kv = in->kv,
+        .kv_pages = (in->kv_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .max_tokens = in->max_tokens,
+        .max_context = in->max_context,
+    };
+    struct stage_memory memory;
+    stage_memory_need(in->model, &o, &memory);
+    return (double)memory.buffers;
+}
+
+static int fill_device(const struct planning_input *in, uint32_t i, int classes, struct plan_problem *p, struct error *err)
+{
+    const struct planning_node *node = &in->nodes[i];
+    struct plan_device *d = &p->device[i];
+    if (!(d->name = mem_strdup(node->name)))
+        return error_set(err, ERR_NOMEM, "out of memory for the plan");
+    d->memory = (double)node->memory_bytes;
+    d->buffers = buffer_bytes(in);
+    d->read = d->compute = 1e9; /* unused with a profile; without one nothing is predicted */
+    if (!node->profile)
+        return 0;
+    if (node->profile->u.profile.read_bytes_per_s > 0)
+        d->read = node->profile->u.profile.read_bytes_per_s;
+    if (node->profile->u.profile.int8_macs_per_s > 0)
+        d->compute = 2 * node->profile->u.profile.int8_macs_per_s;
+    d->overhead_s = node->profile->u.profile.overhead_seconds;
+    return fill_profile(node->profile, &p->model, classes, d, err);
+}
+
+int planning_problem(const struct planning_input *in, struct plan_problem **out, struct error *err)
+{
+    const struct model_info *info = model_info(in->model);
+    uint32_t n = in->node_count;
+    if (n > PLAN_MAX_DEVICES || info->blocks > PLAN_MAX_BLOCKS)
+        return error_set(err, ERR_BOUND, "%u nodes and %u blocks; the planner takes at most %d and %d", n, info->blocks,
+                         PLAN_MAX_DEVICES, PLAN_MAX_BLOCKS);
+    struct plan_problem *p = plan_problem_new((int)info->blocks, (int)n);
+    if (!p)
+        return error_set(err, ERR_NOMEM, "out of memory for the plan");
+    int classes = fill_model(in, p), rc = 0;
+    for (uint32_t i = 0; i < n && !rc; i++)
+        rc = fill_device(in, i, classes, p, err);
+    if (!rc && !(p->coordinator = mem_strdup(in->here ? in->nodes[0].name : "coordinator")))
+        rc = error_set(err, ERR_NOMEM, "out of memory for the plan");
+    if (rc) {
+        plan_problem_free(p);
+        return rc;
+    }
+    p->coordinator_device = in->here ? 0 : -1;
+    for (uint32_t a = 0; a <= n; a++)
+        for (uint32_t b = 0; b <= n; b++) {
+            struct plan_link *link = &p->link[a * (n + 1) + b];
+            *link = (struct plan_link){UNKNOWN_BYTES_PER_S, UNKNOWN_RTT_S, 0};
+            if (in->here) { /* the same memory */
+                *link = (struct plan_link){1e12, 0, 0};
+            } else if (a == n || b == n) {
+                double rtt = a == b ? 0 : in->nodes[a == n ? b : a].rtt_seconds;
+                if (rtt > 0)
+                    link->rtt_s = rtt;
+            } else if (in->links && in->links[a * n + b].bytes_per_s > 0) {
+                link->bandwidth = in->links[a * n + b].bytes_per_s;
+                link->rtt_s = in->links[a * n + b].rtt_seconds;
+            }
+        }
+    p->workload = (struct plan_workload){
+        .prompt_tokens = (int)in->prompt_tokens,
+        .output_tokens = (int)in->output_tokens,
+        .concurrency = (int)in->concurrency,
+        .context = in->prompt_tokens + in->output_tokens / 2.0, /* of a decoding sequence, on average */
+        .kv_tokens = in->kv_tokens,
+        .chunk = (int)in->chunk_tokens,
+        .value_bytes = bytes_of_value(in->codec),
+    };
+    p->objective = in->objective;
+    p->pin_first = -1;
+    *out = p;
+    return 0;
+}
+
+/* ---- The plan ------------------------------------------------------------------------------------------------------- */
+
+int planning_solve(const struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
+                   struct plan *out, struct error *err)
+{
+    struct plan_options options = {.stages = (int)stages};
+    int counts[PLAN_MAX_DEVICES];
+    uint64_t sum = 0;
+    for (uint32_t i = 0; split && i < split_count; i++)
+        sum += split[i];
+    if (split && sum != (uint64_t)p->model.blocks)
+        return error_set(err, ERR_USAGE, "the split adds up to %llu blocks, but the model has %d", (unsigned long long)sum,
+                         p->model.blocks);
+    if (stages && split && stages != split_count)
+        return error_set(err, ERR_USAGE, "the split names %u stages, not %u", split_count, stages);
+    if (split)
+        stages = split_count;
+    if (stages > (uint32_t)p->devices)
+        return error_set(err, ERR_USAGE, "%u stages need %u nodes, but there are %d", stages, stages, p->devices);
+    if (stages > (uint32_t)p->model.blocks)
+        return error_set(err, ERR_USAGE, "%u stages are more than the model's %d blocks", stages, p->model.blocks);
+    options.stages = (int)stages;
+    if (split) {
+        for (uint32_t i = 0; i < split_count; i++)
+            counts[i] = (int)split[i];
+        options.counts = counts;
+    }
+    return plan_solve(p, &options, out, err);
+}
+
+void planning_unmeasured(const struct plan_problem *p, const uint32_t *split, uint32_t split_count, struct plan *out)
+{
+    memset(out, 0, sizeof *out);
+    out->objective = p->objective;
+    out->stages = (int)split_count;
+    out->microbatches = (int)split_count;
+    out->batch = 1;
+    out->link_to = -1;
+    for (uint32_t i = 0, first = 0; i < split_count; first += split[i++]) {
+        struct plan_stage *stage = &out->stage[i];
+        stage->device = (int)i;
+        stage->first_block = (int)first;
+        stage->last_block = (int)(first + split[i] - 1);
+        stage->memory_bytes = cost_stage_memory(p, (int)i, stage->first_block, stage->last_block);
+    }
+}

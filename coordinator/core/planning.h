@@ -1,0 +1,48 @@
+/* From what was measured to a plan: fills the planner's problem with the model's costs, the nodes' profiles and the
+ * links, and solves it. Pure; any thread. */
+#ifndef BRIGADE_COORDINATOR_CORE_PLANNING_H
+#define BRIGADE_COORDINATOR_CORE_PLANNING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/model/stage.h"
+#include "planner/plan.h"
+#include "proto/frame.h"
+
+struct planning_node {
+    const char *name;
+    uint64_t memory_bytes;                 /* admissible for a stage */
+    double rtt_seconds;                    /* between coordinator and node */
+    const struct control_message *profile; /* a Profile, or NULL: nothing measured, nothing predicted */
+};
+
+struct planning_link {
+    double bytes_per_s, rtt_seconds;       /* bytes_per_s 0: unknown */
+};
+
+struct planning_input {
+    const struct model *model;
+    enum kv_type kv;
+    uint32_t kv_tokens, max_context, max_tokens, chunk_tokens;
+    enum frame_codec codec;
+    enum plan_objective objective;
+    uint32_t prompt_tokens, output_tokens, concurrency;
+    uint32_t node_count;
+    const struct planning_node *nodes;
+    const struct planning_link *links;     /* [node_count][node_count]; NULL: unknown */
+    bool here;                             /* the nodes are this very process */
+};
+
+/* *out is the caller's: plan_problem_free. */
+int planning_problem(const struct planning_input *in, struct plan_problem **out, struct error *err);
+
+/* The plan for a problem: the best, or with `stages` exactly so many, or with split the best order for these counts of
+ * blocks. ERR_USAGE for a split that is not the model's, ERR_INFEASIBLE with the arithmetic. */
+int planning_solve(const struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
+                   struct plan *out, struct error *err);
+
+/* Stages in the order given, node i holding split[i] blocks, with memory but without times: for what was not measured. */
+void planning_unmeasured(const struct plan_problem *p, const uint32_t *split, uint32_t split_count, struct plan *out);
+
+#endif

@@ -1,0 +1,95 @@
+/* What runner.c, bring_up.c, loop.c and status.c share: the state behind `struct runner`. Nobody else includes this. */
+#ifndef BRIGADE_COORDINATOR_CORE_RUNNER_STATE_H
+#define BRIGADE_COORDINATOR_CORE_RUNNER_STATE_H
+
+#include <pthread.h>
+
+#include "coordinator/core/cluster.h"
+#include "coordinator/core/config.h"
+#include "coordinator/core/pipeline.h"
+#include "coordinator/core/planning.h"
+#include "coordinator/core/runner.h"
+#include "coordinator/core/schedule.h"
+#include "coordinator/core/spawn.h"
+#include "coordinator/core/stage_meter.h"
+#include "planner/plan.h"
+
+struct letter {
+    struct letter *next;
+    struct request *request; /* a submission; else: */
+    uint64_t cancel;
+};
+
+struct control_link {
+    struct link *link;
+    enum link_state state;   /* as last told to the cluster */
+    char text[256];
+    char reason[128];        /* why it cannot be reached, asked once */
+    bool told;
+};
+
+struct runner {
+    struct runner_options o; /* defaults filled in; its strings are only used while opening */
+    enum kv_type kv;
+    uint32_t kv_pages, max_tokens;
+    enum frame_codec codec;
+    struct model *model;
+    struct tokenizer *tokenizer;
+
+    struct config *config;
+    struct node_key *key;
+    struct hub *hub;
+    struct spawn *spawn;
+    struct cluster *cluster;          /* NULL: in this process */
+    struct cluster_actions actions;
+    uint32_t control_count;
+    struct control_link *controls;    /* one a node */
+    uint32_t explained;
+    struct link **wait_links;         /* room for all links, and which are ready */
+    bool *wait_ready;
+
+    struct plan_problem *problem;
+    struct plan plan;
+    bool planned;
+
+    struct waker *waker;
+    struct pipeline *pipe;            /* NULL until stages are loaded */
+    bool remote;
+    uint64_t pipe_epoch;
+    bool attach_told[2];
+    struct scheduler *scheduler;
+    struct stage_meter *meter;
+    int64_t next_deadline;            /* of any request */
+
+    enum runner_phase phase;
+    bool reached;
+    struct error failure;             /* code 0 while all is well */
+    bool progressed;                  /* this pass gave the caller something to look at */
+
+    pthread_mutex_t state_lock;       /* all of the above, against runner_status */
+    pthread_mutex_t mail_lock;        /* what follows */
+    struct letter *mail, **mail_end;
+    uint64_t next_id;
+    uint32_t inside;                  /* requests in the mailbox, queued or running */
+    bool closed;                      /* no more submissions */
+    struct error closed_why;
+};
+
+/* runner.c */
+void runner_enter_phase(struct runner *r, enum runner_phase phase);
+void runner_tell(struct runner *r, const char *node, const char *what, uint64_t done, uint64_t total);
+int runner_interrupted(const struct runner *r, struct error *err);
+/* Scheduler, meter and so on for a plan of `stages` stages. */
+int runner_prepare(struct runner *r, uint32_t stages, struct error *err);
+
+/* bring_up.c: whatever computes, up to the goal. */
+int bring_up_here(struct runner *r, struct error *err);
+int bring_up_cluster(struct runner *r, struct error *err);
+/* Answers the cluster's question for a plan from what it has measured. */
+int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err);
+
+/* loop.c: one round over everything that can be done without waiting; then the wait. */
+int loop_pass(struct runner *r, struct error *err);
+int loop_wait(struct runner *r, int64_t until_us, struct error *err);
+
+#endif

@@ -1,0 +1,331 @@
+/* The scheduler: the life of requests inside it, from submission to their end, and what results do to them. Owns the
+ * requests, the page pool and the record of what is under way; touches no socket and no clock. How micro-batches are
+ * made stands in schedule_build.c. One owner thread. */
+#include "coordinator/core/schedule.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "coordinator/core/schedule_state.h"
+
+uint32_t scheduler_max_tokens(const struct scheduler_options *o)
+{
+    uint32_t tokens = o->chunk_tokens + o->sequences;
+    return tokens < FRAME_TOKENS_MAX ? tokens : FRAME_TOKENS_MAX;
+}
+
+int scheduler_create(const struct scheduler_options *o, struct scheduler **out, struct error *err)
+{
+    if (!o->page_tokens || !o->sequences || o->sequences > FRAME_SPANS_MAX || !o->chunk_tokens || !o->groups ||
+        o->in_flight < o->groups || o->chunk_tokens + o->sequences > FRAME_TOKENS_MAX)
+        return error_set(err, ERR_USAGE,
+                         "scheduler settings out of range: %u sequences (1 to %u), chunks of %u tokens (with the "
+                         "sequences at most %u), %u groups, %u micro-batches in flight",
+                         o->sequences, FRAME_SPANS_MAX, o->chunk_tokens, FRAME_TOKENS_MAX, o->groups, o->in_flight);
+    if ((uint64_t)o->pages * o->page_tokens < o->max_context)
+        return error_set(err, ERR_USAGE, "a cache of %u pages (%llu tokens) cannot hold one context of %u tokens",
+                         o->pages, (unsigned long long)o->pages * o->page_tokens, o->max_context);
+    struct scheduler *s = mem_zalloc(1, sizeof *s);
+    if (!s)
+        goto nomem;
+    s->o = *o;
+    s->next_batch = 1;
+    s->next_sequence = 1;
+    s->queue = mem_zalloc(o->queue + o->sequences, sizeof *s->queue);
+    s->running = mem_zalloc(o->sequences, sizeof *s->running);
+    s->sent = mem_zalloc(o->in_flight, sizeof *s->sent);
+    s->spans = mem_zalloc(o->sequences, sizeof *s->spans);
+    s->sampling = mem_zalloc(o->sequences, sizeof *s->sampling);
+    s->release = mem_zalloc(2 * o->sequences, sizeof *s->release);
+    s->released = mem_zalloc(2 * o->sequences, sizeof *s->released);
+    if (!s->queue || !s->running || !s->sent || !s->spans || !s->sampling || !s->release || !s->released)
+        goto nomem;
+    for (uint32_t i = 0; i < o->in_flight; i++)
+        if (!(s->sent[i].spans = mem_zalloc(o->sequences, sizeof *s->sent[i].spans)))
+            goto nomem;
+    int rc = pages_create(o->pages, &s->pool, err);
+    if (rc) {
+        scheduler_destroy(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+nomem:
+    scheduler_destroy(s);
+    return error_set(err, ERR_NOMEM, "out of memory for the scheduler");
+}
+
+void scheduler_destroy(struct scheduler *s)
+{
+    if (!s)
+        return;
+    for (uint32_t i = 0; i < s->queued; i++)
+        request_destroy(s->queue[i]);
+    for (uint32_t i = 0; i < s->running_count; i++) {
+        request_destroy(s->running[i].request);
+        mem_free(s->running[i].pages);
+    }
+    for (uint32_t i = 0; s->sent && i < s->o.in_flight; i++)
+        mem_free(s->sent[i].spans);
+    mem_free(s->queue);
+    mem_free(s->running);
+    mem_free(s->sent);
+    mem_free(s->release);
+    mem_free(s->released);
+    mem_free(s->spans);
+    mem_free(s->sampling);
+    mem_free(s->bias);
+    pages_destroy(s->pool);
+    mem_free(s);
+}
+
+int scheduler_submit(struct scheduler *s, struct request *r, struct error *err)
+{
+    if (s->queued >= s->o.queue + (s->o.sequences - s->running_count))
+        return error_set(err, ERR_BUSY, "%u requests run and %u wait: the queue is full, try again later",
+                         s->running_count, s->queued);
+    s->queue[s->queued++] = r;
+    return 0;
+}
+
+/* ---- The end of a request ---------------------------------------------------------------------------------------- */
+
+static void count_end(struct scheduler *s, const struct request *r)
+{
+    switch (request_reason(r)) {
+    case FINISH_CANCELLED:
+        s->cancelled++;
+        break;
+    case FINISH_ERROR:
+        s->failed++;
+        break;
+    default:
+        s->done++;
+    }
+}
+
+static void drop_running(struct scheduler *s, uint32_t index)
+{
+    struct running *run = &s->running[index];
+    for (uint32_t i = 0; i < run->page_count; i++)
+        pages_drop(s->pool, run->pages[i]);
+    s->reserved -= run->page_limit;
+    if (run->submitted && s->release_count < 2 * s->o.sequences)
+        s->release[s->release_count++] = run->sequence;
+    count_end(s, run->request);
+    request_destroy(run->request);
+    mem_free(run->pages);
+    s->running_count--;
+    memmove(run, run + 1, (s->running_count - index) * sizeof *run);
+}
+
+static void drop_queued(struct scheduler *s, uint32_t index)
+{
+    count_end(s, s->queue[index]);
+    request_destroy(s->queue[index]);
+    s->queued--;
+    memmove(&s->queue[index], &s->queue[index + 1], (s->queued - index) * sizeof *s->queue);
+}
+
+void scheduler_cancel(struct scheduler *s, uint64_t id, int64_t now_us)
+{
+    for (uint32_t i = 0; i < s->queued; i++)
+        if (request_id(s->queue[i]) == id) {
+            request_finish(s->queue[i], FINISH_CANCELLED, NULL, now_us);
+            drop_queued(s, i);
+            return;
+        }
+    for (uint32_t i = 0; i < s->running_count; i++)
+        if (request_id(s->running[i].request) == id) {
+            request_finish(s->running[i].request, FINISH_CANCELLED, NULL, now_us);
+            drop_running(s, i);
+            return;
+        }
+}
+
+static void end_all(struct scheduler *s, enum finish_reason reason, const struct error *error, int64_t now_us)
+{
+    while (s->running_count) {
+        request_finish(s->running[0].request, reason, error, now_us);
+        drop_running(s, 0);
+    }
+    while (s->queued) {
+        request_finish(s->queue[0], reason, error, now_us);
+        drop_queued(s, 0);
+    }
+}
+
+void scheduler_cancel_all(struct scheduler *s, int64_t now_us)
+{
+    end_all(s, FINISH_CANCELLED, NULL, now_us);
+}
+
+void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_us)
+{
+    end_all(s, FINISH_ERROR, error, now_us);
+}
+
+static int64_t deadline_of(const struct request *r)
+{
+    int64_t limit = request_asked(r)->deadline_us;
+    return limit > 0 ? request_timing_of(r)->arrived_us + limit : INT64_MAX;
+}
+
+static void expire(struct request *r, int64_t now_us)
+{
+    struct error error;
+    error_set(&error, ERR_TIMEOUT, "the request was not done within its deadline of %.3f s",
+              (double)request_asked(r)->deadline_us / 1e6);
+    request_finish(r, FINISH_ERROR, &error, now_us);
+}
+
+int64_t scheduler_tick(struct scheduler *s, int64_t now_us)
+{
+    int64_t next = INT64_MAX;
+    for (uint32_t i = s->queued; i-- > 0;) {
+        int64_t deadline = deadline_of(s->queue[i]);
+        if (deadline <= now_us) {
+            expire(s->queue[i], now_us);
+            drop_queued(s, i);
+        } else if (deadline < next) {
+            next = deadline;
+        }
+    }
+    for (uint32_t i = s->running_count; i-- > 0;) {
+        int64_t deadline = deadline_of(s->running[i].request);
+        if (deadline <= now_us) {
+            expire(s->running[i].request, now_us);
+            drop_running(s, i);
+        } else if (deadline < next) {
+            next = deadline;
+        }
+    }
+    return next;
+}
+
+/* ---- Results ------------------------------------------------------------------------------------------------------ */
+
+static struct running *find_running(struct scheduler *s, uint32_t sequence)
+{
+    for (uint32_t i = 0; i < s->running_count; i++)
+        if (s->running[i].sequence == sequence)
+            return &s->running[i];
+    return NULL;
+}
+
+/* The result of a span; results come in the order of the spans, so the search begins where the last one ended. */
+static const struct frame_span_result *find_span(const struct frame_result *result, uint32_t sequence, uint32_t *at)
+{
+    for (uint32_t k = 0; k < result->span_count; k++) {
+        const struct frame_span_result *span = &result->spans[(*at + k) % result->span_count];
+        if (span->sequence == sequence) {
+            *at = (*at + k + 1) % result->span_count;
+            return span;
+        }
+    }
+    return NULL;
+}
+
+/* Gives one span's result to its request. */
+static int take_span(struct scheduler *s, struct running *run, const struct sent_span *sent,
+                     const struct frame_span_result *got, int64_t now_us, struct error *err)
+{
+    uint32_t prompt = request_prompt_count(run->request);
+    if (sent->first < prompt)
+        s->tokens_in += sent->first + sent->count < prompt ? sent->count : prompt - sent->first;
+    if (sent->want == WANT_NOTHING)
+        return 0;
+    if (!got || got->want != sent->want || got->position != sent->first + sent->count)
+        return error_set(err, ERR_FORMAT, "the last stage sent no result for position %u of a sequence",
+                         sent->first + sent->count);
+    if (sent->want == WANT_SCORES) {
+        if (got->float_count != sent->count)
+            return error_set(err, ERR_FORMAT, "the last stage sent %u scores, not %u", got->float_count, sent->count);
+        request_push_scores(run->request, sent->first, got->floats, sent->count);
+        return 0;
+    }
+    if (sent->want == WANT_LOGITS)
+        return request_push_logits(run->request, got->floats, got->float_count, err);
+    struct sampled sampled = {.chosen = {got->chosen.token, got->chosen.logprob}};
+    sampled.top_count = got->top_count < SAMPLING_TOP_MAX ? got->top_count : SAMPLING_TOP_MAX;
+    for (uint32_t i = 0; i < sampled.top_count; i++)
+        sampled.top[i] = (struct token_logprob){got->top[i].token, got->top[i].logprob};
+    s->tokens_out++;
+    return request_push(run->request, &sampled, now_us, err);
+}
+
+void scheduler_result(struct scheduler *s, const struct frame_result *result, int64_t now_us)
+{
+    uint32_t index = 0, at = 0;
+    while (index < s->sent_count && s->sent[index].id != result->microbatch)
+        index++;
+    if (index == s->sent_count)
+        return;
+    struct sent_batch batch = s->sent[index];
+    for (uint32_t i = 0; i < batch.span_count; i++) {
+        const struct sent_span *sent = &batch.spans[i];
+        struct running *run = find_running(s, sent->sequence);
+        struct error error = {0};
+        int rc;
+        if (!run)
+            continue; /* cancelled meanwhile */
+        run->under_way--;
+        run->waits_for_token = run->waits_for_token && sent->want != WANT_TOKEN;
+        if (result->error_code)
+            rc = error_set(&error, result->error_code, "%s", result->error_text ? result->error_text : "");
+        else
+            rc = take_span(s, run, sent, find_span(result, sent->sequence, &at), now_us, &error);
+        if (rc)
+            request_finish(run->request, FINISH_ERROR, &error, now_us);
+        else if (!run->under_way && !running_positions_left(run) && !request_asked(run->request)->max_tokens)
+            request_finish(run->request, FINISH_DONE, NULL, now_us);
+        if (request_reason(run->request) != FINISH_NONE)
+            drop_running(s, (uint32_t)(run - s->running));
+    }
+    s->sent_count--;
+    memmove(&s->sent[index], &s->sent[index + 1], (s->sent_count - index) * sizeof *s->sent);
+    s->sent[s->sent_count] = batch; /* its array of spans is used again */
+}
+
+/* ---- The rest ----------------------------------------------------------------------------------------------------- */
+
+void scheduler_restart(struct scheduler *s)
+{
+    s->sent_count = 0;
+    s->release_count = 0;
+    for (uint32_t i = 0; i < s->running_count; i++) {
+        struct running *run = &s->running[i];
+        run->submitted = run->under_way = run->pages_sent = 0;
+        run->waits_for_token = run->sampling_sent = false;
+        run->hash = HASH_TOKENS_START;
+    }
+}
+
+void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
+{
+    *out = (struct scheduler_counts){
+        .running = s->running_count,
+        .queued = s->queued,
+        .in_flight = s->sent_count,
+        .in_flight_max = s->o.in_flight,
+        .pages = pages_total(s->pool),
+        .pages_used = pages_total(s->pool) - pages_free(s->pool),
+        .pages_reserved = s->reserved,
+        .tokens_in = s->tokens_in,
+        .tokens_out = s->tokens_out,
+        .done = s->done,
+        .failed = s->failed,
+        .cancelled = s->cancelled,
+    };
+}
+
+bool scheduler_busy(const struct scheduler *s)
+{
+    return s->queued || s->running_count;
+}
+
+int64_t scheduler_oldest(const struct scheduler *s)
+{
+    return s->sent_count ? s->sent[0].built_us : 0;
+}

@@ -1,0 +1,74 @@
+/* Iteration-level scheduling: which positions of which sequences make the next micro-batch.
+ *
+ * Every micro-batch takes decoding sequences first (dealt into `groups`, so that with several micro-batches in flight
+ * every stage has one of them), then prompt chunks up to a token budget, so that a long prompt rides along and never
+ * stalls the others. A sequence is in at most one decoding micro-batch at a time; the chunks of one prompt follow each
+ * other down the pipe without waiting, for each depends only on those before it.
+ *
+ * Requests wait in one bounded queue; the next one admitted is the earliest of the client with the fewest running.
+ * Admission reserves the pages of the whole answer, so a running sequence never lacks one. Pages of a finished or
+ * cancelled request are free at once: the stages are told with the next micro-batch, before its spans are applied.
+ *
+ * Pure: no clock, no socket, no lock; it speaks in the frames' own structs. One owner thread. */
+#ifndef BRIGADE_COORDINATOR_CORE_SCHEDULE_H
+#define BRIGADE_COORDINATOR_CORE_SCHEDULE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "coordinator/core/request.h"
+#include "proto/frame.h"
+
+struct scheduler;
+
+struct scheduler_options {
+    uint32_t pages, page_tokens;
+    uint32_t max_context;
+    uint32_t sequences;    /* computing at once, ≤ FRAME_SPANS_MAX */
+    uint32_t queue;        /* waiting beside them */
+    uint32_t chunk_tokens; /* prompt tokens of one micro-batch, decoding ones counted in */
+    uint32_t groups;       /* micro-batches that decoding sequences are dealt into: the number of stages, about */
+    uint32_t in_flight;    /* micro-batches under way, ≥ groups */
+    bool want_trace;       /* ask the stages when they computed */
+};
+
+/* Most tokens a micro-batch can have, for the stages' buffers. */
+uint32_t scheduler_max_tokens(const struct scheduler_options *o);
+
+int scheduler_create(const struct scheduler_options *o, struct scheduler **out, struct error *err);
+/* Requests still inside are destroyed without callbacks: scheduler_fail or scheduler_cancel them first. */
+void scheduler_destroy(struct scheduler *s); /* NULL is fine */
+
+/* Queues a request and owns it from then on; on failure (ERR_BUSY: the queue is full) it stays the caller's. Requests
+ * are destroyed after their on_finish. */
+int scheduler_submit(struct scheduler *s, struct request *r, struct error *err);
+void scheduler_cancel(struct scheduler *s, uint64_t id, int64_t now_us); /* unknown ids are ignored */
+/* Ends requests whose deadline has passed; returns the next deadline (INT64_MAX: none). */
+int64_t scheduler_tick(struct scheduler *s, int64_t now_us);
+
+/* Builds the next micro-batch and counts it as under way: 1 and *out, which points into the scheduler and is valid until
+ * its next call (epoch is 0: the pipeline's affair); 0 when there is nothing to send now; a negative error. */
+int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, struct error *err);
+/* What the last stage made of a micro-batch. A result for none under way (late, twice) is ignored. One that says that a
+ * stage failed ends the requests in it with that text. */
+void scheduler_result(struct scheduler *s, const struct frame_result *result, int64_t now_us);
+
+/* Ends every request: cancelled, or with an error. */
+void scheduler_cancel_all(struct scheduler *s, int64_t now_us);
+void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_us);
+/* Forgets what is under way and starts every running sequence again from its known tokens: the stages behind the pipe
+ * are new. What follows is the same tokens (replay). */
+void scheduler_restart(struct scheduler *s);
+
+struct scheduler_counts {
+    uint32_t running, queued, in_flight, in_flight_max;
+    uint32_t pages, pages_used, pages_reserved;
+    uint64_t tokens_in, tokens_out, done, failed, cancelled; /* prompt tokens computed, tokens generated, requests */
+};
+void scheduler_count(const struct scheduler *s, struct scheduler_counts *out);
+bool scheduler_busy(const struct scheduler *s);
+/* When the oldest micro-batch under way was built; 0 when none is. */
+int64_t scheduler_oldest(const struct scheduler *s);
+
+#endif

@@ -1,0 +1,254 @@
+/* Admission by pages, and the next micro-batch: decoding sequences first, then prompt chunks. Pure; the scheduler's
+ * owner thread. */
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "coordinator/core/schedule_state.h"
+
+/* ---- Admission ---------------------------------------------------------------------------------------------------- */
+
+/* Pages of the longest this request can become. */
+static uint32_t pages_wanted(const struct scheduler *s, const struct request *r)
+{
+    uint64_t longest = (uint64_t)request_prompt_count(r) + request_asked(r)->max_tokens;
+    if (longest > s->o.max_context)
+        longest = s->o.max_context;
+    return (uint32_t)((longest + s->o.page_tokens - 1) / s->o.page_tokens);
+}
+
+static uint32_t client_load(const struct scheduler *s, uint64_t client)
+{
+    uint32_t load = 0;
+    for (uint32_t i = 0; i < s->running_count; i++)
+        load += request_asked(s->running[i].request)->client == client;
+    return load;
+}
+
+/* The earliest request of the client with the fewest running ones. */
+static uint32_t next_in_queue(const struct scheduler *s)
+{
+    uint32_t best = 0, best_load = UINT32_MAX;
+    for (uint32_t i = 0; i < s->queued && best_load; i++) {
+        uint32_t load = client_load(s, request_asked(s->queue[i])->client);
+        if (load < best_load) {
+            best_load = load;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static int admit(struct scheduler *s, struct error *err)
+{
+    while (s->queued && s->running_count < s->o.sequences) {
+        uint32_t index = next_in_queue(s);
+        struct request *r = s->queue[index];
+        uint32_t want = pages_wanted(s, r);
+        if (s->reserved + want > s->o.pages)
+            return 0; /* it waits, and nobody overtakes it: so it will come */
+        uint32_t *table = mem_resize(NULL, want, sizeof *table);
+        if (!table)
+            return error_set(err, ERR_NOMEM, "out of memory for a page table of %u entries", want);
+        s->running[s->running_count++] = (struct running){
+            .sequence = s->next_sequence++,
+            .request = r,
+            .pages = table,
+            .page_limit = want,
+            .hash = HASH_TOKENS_START,
+        };
+        s->reserved += want;
+        s->queued--;
+        memmove(&s->queue[index], &s->queue[index + 1], (s->queued - index) * sizeof *s->queue);
+    }
+    return 0;
+}
+
+/* ---- Building a micro-batch --------------------------------------------------------------------------------------- */
+
+uint32_t running_positions_left(const struct running *run)
+{
+    const struct request_options *asked = request_asked(run->request);
+    uint32_t count;
+    request_tokens(run->request, &count);
+    if (!asked->max_tokens && !asked->logits)
+        count--; /* scores only: nobody asks what follows the last token */
+    return count - run->submitted;
+}
+
+/* One token behind the prompt: the step of a decoding sequence (else a part of a prompt, or of a replay). */
+static bool decodes(const struct running *run)
+{
+    return run->submitted >= request_prompt_count(run->request) && running_positions_left(run) == 1;
+}
+
+static int fill_sampling(struct scheduler *s, const struct sampling *from, struct frame_sampling *to, uint32_t *biases,
+                         struct error *err)
+{
+    if (*biases + from->bias_count > s->bias_capacity)
+        return error_set(err, ERR_INTERNAL, "room for %u biases, not %u", s->bias_capacity, *biases + from->bias_count);
+    struct frame_bias *bias = s->bias ? s->bias + *biases : NULL;
+    for (uint32_t i = 0; i < from->bias_count; i++)
+        bias[i] = (struct frame_bias){from->bias[i].token, from->bias[i].bias};
+    *biases += from->bias_count;
+    *to = (struct frame_sampling){
+        .temperature = from->temperature,
+        .top_p = from->top_p,
+        .min_p = from->min_p,
+        .repeat_penalty = from->repeat_penalty,
+        .presence_penalty = from->presence_penalty,
+        .frequency_penalty = from->frequency_penalty,
+        .top_k = from->top_k,
+        .repeat_last = from->repeat_last,
+        .prompt_tokens = from->prompt_tokens,
+        .top_logprobs = from->top_logprobs,
+        .seed = from->seed,
+        .bias_count = from->bias_count,
+        .bias = bias,
+    };
+    return 0;
+}
+
+/* Biases go by reference into one array, which must not move while a micro-batch is built. */
+static int reserve_biases(struct scheduler *s, struct error *err)
+{
+    uint32_t want = 0;
+    for (uint32_t i = 0; i < s->running_count; i++)
+        if (!s->running[i].sampling_sent)
+            want += request_asked(s->running[i].request)->sampling.bias_count;
+    if (want <= s->bias_capacity)
+        return 0;
+    struct frame_bias *grown = mem_resize(s->bias, want, sizeof *grown);
+    if (!grown)
+        return error_set(err, ERR_NOMEM, "out of memory for %u token biases", want);
+    s->bias = grown;
+    s->bias_capacity = want;
+    return 0;
+}
+
+/* Hands over up to `most` positions of a sequence. */
+static int add_span(struct scheduler *s, struct running *run, uint32_t most, struct frame_work *work,
+                    struct sent_batch *batch, uint32_t *biases, struct error *err)
+{
+    const struct request_options *asked = request_asked(run->request);
+    uint32_t known, left = running_positions_left(run), first = run->submitted, count = left < most ? left : most;
+    const int32_t *tokens = request_tokens(run->request, &known);
+    uint32_t scored = asked->scores ? request_prompt_count(run->request) - 1 : 0, want = WANT_NOTHING;
+    if (first < scored) {
+        want = WANT_SCORES;
+        if (count > scored - first)
+            count = scored - first;
+    } else if (first + count == known) {
+        want = asked->logits ? WANT_LOGITS : WANT_TOKEN;
+    }
+    struct frame_span *span = &s->spans[work->span_count];
+    *span = (struct frame_span){
+        .sequence = run->sequence,
+        .first = first,
+        .count = count,
+        .known = first,
+        .want = want,
+        .next_token = want == WANT_SCORES ? tokens[first + count] : -1,
+        .tokens = tokens + first,
+    };
+    if (!run->sampling_sent) {
+        struct frame_sampling *sampling = &s->sampling[work->span_count];
+        int rc = fill_sampling(s, &asked->sampling, sampling, biases, err);
+        if (rc)
+            return rc;
+        span->sampling = sampling;
+        run->sampling_sent = true;
+    }
+    uint32_t pages = (first + count + s->o.page_tokens - 1) / s->o.page_tokens;
+    while (run->page_count < pages) {
+        if (run->page_count == run->page_limit || pages_take(s->pool, &run->pages[run->page_count]))
+            return error_set(err, ERR_INTERNAL, "sequence %u needs page %u of %u reserved", run->sequence, pages,
+                             run->page_limit);
+        run->page_count++;
+    }
+    span->page_offset = run->pages_sent;
+    span->page_count = pages > run->pages_sent ? pages - run->pages_sent : 0;
+    span->pages = run->pages + run->pages_sent;
+    run->pages_sent += span->page_count;
+    run->hash = span->hash = hash_tokens(run->hash, tokens + first, count);
+
+    batch->spans[work->span_count++] = (struct sent_span){run->sequence, first, count, want};
+    work->tokens += count;
+    run->submitted += count;
+    run->under_way++;
+    run->waits_for_token = want == WANT_TOKEN;
+    return 0;
+}
+
+/* How many of the sequences that could decode now go into this micro-batch: their share of all that decode. */
+static uint32_t decode_share(const struct scheduler *s)
+{
+    uint32_t decoding = 0, groups_under_way = 0;
+    for (uint32_t i = 0; i < s->running_count; i++)
+        decoding += s->running[i].waits_for_token || decodes(&s->running[i]);
+    for (uint32_t i = 0; i < s->sent_count; i++)
+        groups_under_way += s->sent[i].decodes > 0;
+    return groups_under_way < s->o.groups ? (decoding + s->o.groups - 1) / s->o.groups : 0;
+}
+
+/* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share it. */
+static uint32_t chunk_share(const struct scheduler *s)
+{
+    enum { LEAST = 32 }; /* below this a chunk costs as much as it saves */
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < s->running_count; i++)
+        if (!decodes(&s->running[i]))
+            left += running_positions_left(&s->running[i]);
+    uint64_t share = s->o.groups > 1 ? (left + 2 * s->o.groups - 1) / (2 * s->o.groups) : left;
+    if (share < LEAST)
+        share = LEAST;
+    return share < s->o.chunk_tokens ? (uint32_t)share : s->o.chunk_tokens;
+}
+
+int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, struct error *err)
+{
+    int rc;
+    if (s->sent_count >= s->o.in_flight)
+        return 0;
+    if ((rc = admit(s, err)) || (rc = reserve_biases(s, err)))
+        return rc;
+    struct sent_batch *batch = &s->sent[s->sent_count];
+    struct frame_work work = {.microbatch = s->next_batch, .spans = s->spans, .want_trace = s->o.want_trace};
+    uint32_t biases = 0, share = decode_share(s), chunk = chunk_share(s);
+    batch->decodes = 0;
+    /* Decoding sequences, beginning behind the one that was served last. */
+    for (uint32_t k = 0, n = s->running_count; k < n && batch->decodes < share; k++) {
+        uint32_t index = (s->turn + k) % n;
+        struct running *run = &s->running[index];
+        if (!decodes(run))
+            continue;
+        if ((rc = add_span(s, run, 1, &work, batch, &biases, err)))
+            return rc;
+        if (++batch->decodes == share)
+            s->turn = index + 1;
+    }
+    uint32_t budget = chunk > work.tokens ? chunk - work.tokens : 1; /* a prompt always gets on, if slowly */
+    for (uint32_t i = 0; i < s->running_count && budget && work.span_count < s->o.sequences; i++) {
+        struct running *run = &s->running[i];
+        uint32_t before = work.tokens;
+        if (decodes(run) || !running_positions_left(run))
+            continue;
+        request_started(run->request, now_us);
+        if ((rc = add_span(s, run, budget, &work, batch, &biases, err)))
+            return rc;
+        budget -= work.tokens - before;
+    }
+    if (!work.span_count)
+        return 0;
+    for (uint32_t i = 0; i < work.span_count; i++)
+        work.token_bytes += work.spans[i].count * sizeof(int32_t);
+    work.release_count = s->release_count;
+    work.release = memcpy(s->released, s->release, s->release_count * sizeof *s->release);
+    s->release_count = 0;
+    batch->id = s->next_batch++;
+    batch->built_us = now_us;
+    batch->span_count = work.span_count;
+    s->sent_count++;
+    *out = work;
+    return 1;
+}

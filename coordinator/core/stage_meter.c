@@ -1,0 +1,95 @@
+/* Sums and medians of what stages report with each result. Owns its arrays; pure; one owner thread. */
+#include "coordinator/core/stage_meter.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+enum { KEPT = 64, UNDER_WAY = 1024 };
+
+struct stage_row {
+    struct runner_stage sums;
+    double decode[KEPT]; /* seconds of the last decoding micro-batches */
+    uint32_t decode_count;
+};
+
+struct stage_meter {
+    uint32_t stages;
+    struct stage_row *rows;
+    struct {
+        uint64_t id;
+        uint32_t tokens;
+        bool decodes;
+    } sent[UNDER_WAY];   /* by id modulo UNDER_WAY */
+};
+
+int stage_meter_create(uint32_t stages, struct stage_meter **out, struct error *err)
+{
+    struct stage_meter *m = mem_zalloc(1, sizeof *m);
+    if (!m || !(m->rows = mem_zalloc(stages, sizeof *m->rows))) {
+        stage_meter_destroy(m);
+        return error_set(err, ERR_NOMEM, "out of memory for the meter of %u stages", stages);
+    }
+    m->stages = stages;
+    *out = m;
+    return 0;
+}
+
+void stage_meter_destroy(struct stage_meter *m)
+{
+    if (m)
+        mem_free(m->rows);
+    mem_free(m);
+}
+
+void stage_meter_sent(struct stage_meter *m, const struct frame_work *work)
+{
+    bool decodes = true;
+    for (uint32_t i = 0; i < work->span_count; i++)
+        decodes &= work->spans[i].count == 1 && work->spans[i].first > 0;
+    m->sent[work->microbatch % UNDER_WAY].id = work->microbatch;
+    m->sent[work->microbatch % UNDER_WAY].tokens = work->tokens;
+    m->sent[work->microbatch % UNDER_WAY].decodes = decodes;
+}
+
+void stage_meter_result(struct stage_meter *m, const struct frame_result *result)
+{
+    bool known = m->sent[result->microbatch % UNDER_WAY].id == result->microbatch;
+    for (uint32_t i = 0; known && i < result->trace_count; i++) {
+        const struct frame_trace *t = &result->trace[i];
+        if (t->stage >= m->stages || t->finished_us < t->started_us || t->started_us < t->received_us)
+            continue;
+        struct stage_row *row = &m->rows[t->stage];
+        double seconds = (double)(t->finished_us - t->started_us) / 1e6;
+        row->sums.microbatches++;
+        row->sums.tokens += m->sent[result->microbatch % UNDER_WAY].tokens;
+        row->sums.compute_seconds += seconds;
+        row->sums.wait_seconds += (double)(t->started_us - t->received_us) / 1e6;
+        if (m->sent[result->microbatch % UNDER_WAY].decodes)
+            row->decode[row->decode_count++ % KEPT] = seconds;
+    }
+}
+
+uint32_t stage_meter_count(const struct stage_meter *m)
+{
+    return m->stages;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void stage_meter_read(const struct stage_meter *m, struct runner_stage *out)
+{
+    for (uint32_t s = 0; s < m->stages; s++) {
+        double sorted[KEPT];
+        uint32_t n = m->rows[s].decode_count < KEPT ? m->rows[s].decode_count : KEPT;
+        memcpy(sorted, m->rows[s].decode, sizeof sorted);
+        qsort(sorted, n, sizeof *sorted, by_size);
+        out[s] = m->rows[s].sums;
+        out[s].decode_seconds = n ? (sorted[n / 2] + sorted[(n - 1) / 2]) / 2 : 0;
+    }
+}

@@ -1,0 +1,118 @@
+/* A snapshot of nodes, links, stages and counters, for any thread. Reads the runner's state under its lock. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "coordinator/core/runner_state.h"
+
+static void fill_node(const struct cluster_node *n, struct runner_node *out)
+{
+    snprintf(out->name, sizeof out->name, "%s", n->name);
+    snprintf(out->endpoint, sizeof out->endpoint, "%s", n->endpoint);
+    snprintf(out->state, sizeof out->state, "%s", node_state_name(n->state));
+    snprintf(out->detail, sizeof out->detail, "%s", n->detail);
+    snprintf(out->public_key, sizeof out->public_key, "%s", n->public_key);
+    snprintf(out->version, sizeof out->version, "%s", n->program_version);
+    snprintf(out->isa, sizeof out->isa, "%s", n->isa);
+    snprintf(out->cpu, sizeof out->cpu, "%s", n->cpu);
+    out->cores = n->cores;
+    out->threads = n->threads;
+    out->memory_bytes = n->memory_bytes;
+    out->rtt_seconds = n->rtt_seconds;
+    out->has_stage = n->has_stage;
+    out->stage = n->stage;
+    out->first_block = n->first_block;
+    out->last_block = n->last_block;
+    if (!n->has_stage && n->has_loaded) { /* of another coordinator's epoch, or an earlier one of ours */
+        out->has_stage = true;
+        out->first_block = n->loaded.first_block;
+        out->last_block = n->loaded.last_block;
+    }
+    snprintf(out->model, sizeof out->model, "%.255s", n->has_loaded ? n->loaded.model : "");
+    if (n->heartbeat.kind == CONTROL_HEARTBEAT_REPLY) {
+        out->resident_bytes = n->heartbeat.u.heartbeat_reply.resident_bytes;
+        out->busy_us = n->heartbeat.u.heartbeat_reply.busy_us;
+        out->microbatches = n->heartbeat.u.heartbeat_reply.microbatches;
+        out->tokens = n->heartbeat.u.heartbeat_reply.tokens;
+        out->bytes_in = n->heartbeat.u.heartbeat_reply.bytes_in;
+        out->bytes_out = n->heartbeat.u.heartbeat_reply.bytes_out;
+        out->temperature_millic = n->heartbeat.u.heartbeat_reply.temperature_millic;
+        out->refused = n->heartbeat.u.heartbeat_reply.refused;
+    }
+}
+
+static int fill_cluster(const struct cluster *c, struct runner_status *s, struct error *err)
+{
+    uint32_t n = cluster_node_count(c), pairs = n * (n - 1) / 2;
+    s->nodes = mem_zalloc(n, sizeof *s->nodes);
+    s->links = mem_zalloc(pairs, sizeof *s->links);
+    if (!s->nodes || !s->links)
+        return error_set(err, ERR_NOMEM, "out of memory for the status of %u nodes", n);
+    s->node_count = n;
+    s->epoch = cluster_epoch(c);
+    for (uint32_t a = 0; a < n; a++) {
+        fill_node(cluster_node_at(c, a), &s->nodes[a]);
+        for (uint32_t b = a + 1; b < n; b++) {
+            struct runner_link *link = &s->links[s->link_count];
+            if (!cluster_link_between(c, a, b, &link->bytes_per_s, &link->rtt_seconds, &link->measured))
+                continue;
+            snprintf(link->from, sizeof link->from, "%s", cluster_node_at(c, a)->name);
+            snprintf(link->to, sizeof link->to, "%s", cluster_node_at(c, b)->name);
+            s->link_count++;
+        }
+    }
+    return 0;
+}
+
+static int fill(struct runner *r, struct runner_status *s, struct error *err)
+{
+    struct scheduler_counts counts = {0};
+    s->phase = r->phase;
+    if (r->scheduler)
+        scheduler_count(r->scheduler, &counts);
+    s->running = counts.running;
+    s->queued = counts.queued;
+    s->pages = counts.pages;
+    s->pages_used = counts.pages_used;
+    s->microbatches = counts.in_flight;
+    s->microbatches_max = counts.in_flight_max;
+    s->tokens_in = counts.tokens_in;
+    s->tokens_out = counts.tokens_out;
+    s->requests_done = counts.done;
+    s->requests_failed = counts.failed;
+    s->requests_cancelled = counts.cancelled;
+    if (r->meter) {
+        uint32_t stages = stage_meter_count(r->meter);
+        if (!(s->stages = mem_zalloc(stages, sizeof *s->stages)))
+            return error_set(err, ERR_NOMEM, "out of memory for the status of %u stages", stages);
+        s->stage_count = stages;
+        stage_meter_read(r->meter, s->stages);
+    }
+    return r->cluster ? fill_cluster(r->cluster, s, err) : 0;
+}
+
+int runner_status(struct runner *r, struct runner_status *out, struct error *err)
+{
+    struct runner_status s = {0};
+    pthread_mutex_lock(&r->state_lock);
+    int rc = fill(r, &s, err);
+    pthread_mutex_unlock(&r->state_lock);
+    if (rc) {
+        runner_status_free(&s);
+        return rc;
+    }
+    pthread_mutex_lock(&r->mail_lock);
+    if (r->inside > s.running + s.queued)
+        s.queued = r->inside - s.running; /* some are still in the mailbox */
+    pthread_mutex_unlock(&r->mail_lock);
+    *out = s;
+    return 0;
+}
+
+void runner_status_free(struct runner_status *s)
+{
+    mem_free(s->nodes);
+    mem_free(s->links);
+    mem_free(s->stages);
+    *s = (struct runner_status){0};
+}
