@@ -31,10 +31,11 @@ static inline float search_round(float v)
     return (v + magic) - magic;
 }
 
+/* v within [low, high]; a NaN (from infinity times 0, with absurd inputs) becomes low. */
 static inline float search_clamp(float v, float low, float high)
 {
-    v = v < low ? low : v;
-    return v > high ? high : v;
+    v = v > low ? v : low;
+    return v < high ? v : high;
 }
 
 /* Bits of a float as the file's binary16, kept finite. */
