@@ -1,0 +1,520 @@
+/* The product's promise, for every architecture: the same bits for any partition, any chunking of the prompt, any
+ * company in the batch, any number of threads, any level of kernels. */
+#include "tests/check.h"
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "engine/model/local.h"
+#include "tests/engine/model_builder.h"
+
+#define TOKENS 70u  /* of the prompt */
+#define DECODED 3u
+
+struct how {
+    uint32_t stages;
+    const uint32_t *split;
+    uint32_t chunk;      /* 0: all at once */
+    uint32_t max_tokens; /* 0: 80 */
+    enum kv_type kv;
+    struct pool *pool;
+};
+
+static struct model *open_built(const struct model_variant *v, uint32_t type, void **bytes)
+{
+    struct gguf *g = NULL;
+    struct model *m = NULL;
+    struct error err = {0};
+    size_t size;
+    *bytes = model_build(v, type, &size);
+    if (gguf_open_memory(*bytes, size, v->name, &g, &err) || model_from_gguf(g, &m, &err)) {
+        CHECK_FAIL("%s: %s", v->name, err.text);
+        gguf_close(g);
+    }
+    return m;
+}
+
+static uint32_t crc_of(const float *x, size_t n, uint32_t crc)
+{
+    return hash_crc32(crc, x, n * sizeof *x);
+}
+
+/* CRC over the score of every position of the prompt and the logits after it and after DECODED greedy tokens. */
+static uint32_t run(const struct model *m, struct how how)
+{
+    struct local_options o = {.stages = how.stages, .split = how.split, .kv = how.kv, .max_context = 128,
+                              .max_tokens = how.max_tokens ? how.max_tokens : 80, .pool = how.pool};
+    struct local *l = NULL;
+    struct error err = {0};
+    struct span_result r;
+    int32_t tokens[TOKENS];
+    float scores[TOKENS];
+    uint32_t crc = 0, vocabulary = model_info(m)->vocabulary;
+    for (uint32_t i = 0; i < TOKENS; i++)
+        tokens[i] = model_built_token(i);
+    if (local_open(m, &o, &l, &err)) {
+        CHECK_FAIL("%s", err.text);
+        return 0;
+    }
+    uint32_t chunk = how.chunk ? how.chunk : TOKENS;
+    for (uint32_t at = 0, n; at + 1 < TOKENS; at += n) {
+        n = TOKENS - 1 - at < chunk ? TOKENS - 1 - at : chunk;
+        if (local_feed(l, 5, tokens + at, n, WANT_SCORES, tokens[at + n], NULL, scores + at, &r, &err)) {
+            CHECK_FAIL("%s", err.text);
+            goto done;
+        }
+    }
+    crc = crc_of(scores, TOKENS - 1, crc);
+    int32_t next = tokens[TOKENS - 1];
+    for (uint32_t i = 0; i <= DECODED; i++) {
+        if (local_feed(l, 5, &next, 1, WANT_LOGITS, -1, NULL, NULL, &r, &err)) {
+            CHECK_FAIL("%s", err.text);
+            goto done;
+        }
+        crc = crc_of(r.logits, vocabulary, crc);
+        next = 0;
+        for (uint32_t t = 1; t < vocabulary; t++)
+            if (r.logits[t] > r.logits[next])
+                next = (int32_t)t;
+    }
+done:
+    local_close(l);
+    return crc;
+}
+
+#define SAME(how, what, ...)                                                                                          \
+    do {                                                                                                              \
+        uint32_t crc_ = run(m, how);                                                                                  \
+        if (crc_ != want)                                                                                             \
+            CHECK_FAIL("%s: %08x, not %08x, " what, name, crc_, want, __VA_ARGS__);                                   \
+    } while (0)
+
+static void check_splits(const struct model *m, const char *name, enum kv_type kv, uint32_t want)
+{
+    uint32_t blocks = model_info(m)->blocks, split[64];
+    if (blocks <= 5) { /* every composition of the blocks */
+        for (uint32_t cuts = 1; cuts < 1u << (blocks - 1); cuts++) {
+            uint32_t stages = 0, length = 1;
+            for (uint32_t b = 0; b < blocks; b++, length++)
+                if (b == blocks - 1 || cuts >> b & 1) {
+                    split[stages++] = length;
+                    length = 0;
+                }
+            SAME(((struct how){.stages = stages, .split = split, .kv = kv}), "cut %x", cuts);
+        }
+        return;
+    }
+    const uint32_t cuts[] = {1, blocks / 2, blocks - 1};
+    for (int i = 0; i < 3; i++) {
+        split[0] = cuts[i];
+        split[1] = blocks - cuts[i];
+        SAME(((struct how){.stages = 2, .split = split, .kv = kv}), "cut at %u", cuts[i]);
+    }
+    SAME(((struct how){.stages = blocks, .kv = kv}), "%u stages", blocks);
+}
+
+static void check_variant(const struct model_variant *v, uint32_t type, enum kv_type kv, struct pool *pool)
+{
+    void *bytes;
+    struct model *m = open_built(v, type, &bytes);
+    if (!m)
+        return;
+    char name[96];
+    snprintf(name, sizeof name, "%s %s kv %d", v->name, type_name(type), (int)kv);
+    uint32_t want = run(m, (struct how){.kv = kv});
+    CHECK(want != 0);
+    static const uint32_t chunks[] = {1, 7, 64};
+    for (int i = 0; i < 3; i++)
+        SAME(((struct how){.chunk = chunks[i], .kv = kv}), "chunks of %u", chunks[i]);
+    SAME(((struct how){.max_tokens = 9, .kv = kv}), "micro-batches of %d", 9);
+    SAME(((struct how){.pool = pool, .kv = kv}), "%d threads", pool_threads(pool));
+    SAME(((struct how){.pool = pool, .kv = kv, .stages = 2, .chunk = 7}), "%d threads, 2 stages, chunks of 7", pool_threads(pool));
+    check_splits(m, name, kv, want);
+    model_close(m);
+    mem_free(bytes);
+}
+
+static struct pool *two_threads(void)
+{
+    struct pool *pool = NULL;
+    struct error err = {0};
+    struct pool_options o = {.threads = 2};
+    if (pool_create(&o, &pool, &err))
+        CHECK_FAIL("%s", err.text);
+    return pool;
+}
+
+static void every_architecture_is_invariant(void)
+{
+    struct pool *pool = two_threads();
+    for (size_t i = 0; i < model_variant_count(); i++)
+        check_variant(model_variant_at(i), TYPE_F32, KV_F16, pool);
+    pool_destroy(pool);
+}
+
+static void quantised_weights_and_caches_are_invariant(void)
+{
+    static const uint32_t types[] = {TYPE_F16, TYPE_BF16, TYPE_Q8_0, TYPE_Q4_0, TYPE_Q5_1, TYPE_IQ4_NL};
+    static const char *const names[] = {"llama", "mixtral", "gemma2", "deepseek3"};
+    struct pool *pool = two_threads();
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+            check_variant(model_variant_find(names[i]), types[t], t % 2 ? KV_Q8 : KV_F16, pool);
+    struct model_variant wide = *model_variant_find("llama"); /* blocks of 256 values */
+    wide.width = 512;
+    for (uint32_t type = TYPE_Q4_K; type <= TYPE_Q6_K; type++)
+        check_variant(&wide, type, KV_F32, pool);
+    pool_destroy(pool);
+}
+
+static void every_level_of_kernels_agrees(void)
+{
+    struct error err = {0};
+    const char *chosen = kernels_isa();
+    for (size_t i = 0; i < model_variant_count(); i++) {
+        const uint32_t types[] = {TYPE_F32, TYPE_Q8_0, TYPE_Q4_0};
+        for (size_t t = 0; t < 3; t++) {
+            uint32_t want = 0;
+            for (const char *const *level = kernels_levels(); *level; level++) {
+                void *bytes;
+                REQUIRE(!kernels_force(*level, &err));
+                struct model *m = open_built(model_variant_at(i), types[t], &bytes);
+                REQUIRE(m);
+                uint32_t crc = run(m, (struct how){.chunk = 32});
+                if (level == kernels_levels())
+                    want = crc;
+                else if (crc != want)
+                    CHECK_FAIL("%s %s: %s gives %08x, scalar %08x", model_variant_at(i)->name, type_name(types[t]), *level,
+                               crc, want);
+                model_close(m);
+                mem_free(bytes);
+            }
+        }
+    }
+    CHECK(!kernels_force(chosen, &err));
+}
+
+/* ---- Company -------------------------------------------------------------------------------------------------------- */
+
+struct lane {
+    uint32_t sequence, length, step, at;
+    uint32_t pages[4];
+    int32_t tokens[100];
+    float scores[100];
+};
+
+static void fill_lane(struct lane *l, uint32_t sequence, uint32_t length, uint32_t step)
+{
+    *l = (struct lane){.sequence = sequence, .length = length, .step = step};
+    for (uint32_t i = 0; i < length; i++)
+        l->tokens[i] = model_built_token(sequence * 1000 + i);
+    for (uint32_t i = 0; i < 4; i++)
+        l->pages[i] = (sequence * 4 + 3 - i) % 16; /* pages in no particular order */
+}
+
+/* Steps all lanes together until each has had its length. */
+static void run_lanes(const struct model *m, struct lane **lanes, uint32_t count, uint32_t stages, struct pool *pool)
+{
+    struct local_options o = {.stages = stages, .max_context = 128, .max_tokens = 100, .kv_tokens = 512, .pool = pool};
+    struct local *l = NULL;
+    struct error err = {0};
+    if (local_open(m, &o, &l, &err)) {
+        CHECK_FAIL("%s", err.text);
+        return;
+    }
+    for (bool busy = true; busy;) {
+        struct local_span spans[4];
+        struct span_result results[4];
+        struct lane *who[4];
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            struct lane *p = lanes[i];
+            uint32_t left = p->length - p->at, take = left < p->step ? left : p->step;
+            if (!take)
+                continue;
+            who[n] = p;
+            spans[n++] = (struct local_span){
+                .update = {.sequence = p->sequence, .first = p->at, .count = take, .known = p->at, .tokens = p->tokens + p->at,
+                           .page_offset = p->at ? 4 : 0, .pages = p->pages, .page_count = p->at ? 0 : 4,
+                           .hash = hash_tokens(HASH_TOKENS_START, p->tokens, p->at + take)},
+                .want = WANT_SCORES, .next_token = p->at + take < p->length ? p->tokens[p->at + take] : -1};
+        }
+        busy = n > 0;
+        if (busy && local_step(l, spans, n, results, &err)) {
+            CHECK_FAIL("%s", err.text);
+            break;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t take = spans[i].update.count;
+            if (results[i].scores)
+                memcpy(who[i]->scores + who[i]->at, results[i].scores, take * sizeof(float));
+            else
+                CHECK(take == 1 && spans[i].next_token < 0);
+            who[i]->at += take;
+        }
+    }
+    local_close(l);
+}
+
+static void company_in_the_batch_changes_nothing(void)
+{
+    struct pool *pool = two_threads();
+    for (size_t i = 0; i < model_variant_count(); i++) {
+        void *bytes;
+        struct model *m = open_built(model_variant_at(i), TYPE_F32, &bytes);
+        REQUIRE(m);
+        struct lane alone[3], together[3];
+        static const uint32_t lengths[] = {90, 33, 64}, steps[] = {31, 1, 5};
+        for (uint32_t k = 0; k < 3; k++) {
+            fill_lane(&alone[k], k + 1, lengths[k], 100);
+            fill_lane(&together[k], k + 1, lengths[k], steps[k]);
+            run_lanes(m, (struct lane *[]){&alone[k]}, 1, 1, NULL);
+        }
+        run_lanes(m, (struct lane *[]){&together[2], &together[0], &together[1]}, 3, 2, pool);
+        for (uint32_t k = 0; k < 3; k++)
+            if (memcmp(alone[k].scores, together[k].scores, (lengths[k] - 1) * sizeof(float)))
+                CHECK_FAIL("%s: sequence %u has other scores in company", model_variant_at(i)->name, k + 1);
+        model_close(m);
+        mem_free(bytes);
+    }
+    pool_destroy(pool);
+}
+
+/* ---- Pages, limits, memory ------------------------------------------------------------------------------------------ */
+
+static void shared_and_copied_pages_serve_a_second_sequence(void)
+{
+    void *bytes;
+    struct model *m = open_built(model_variant_find("llama"), TYPE_F32, &bytes);
+    REQUIRE(m);
+    struct local_options o = {.max_context = 128, .kv_tokens = 512, .stages = 2};
+    struct local *l = NULL;
+    struct error err = {0};
+    struct span_result r;
+    int32_t tokens[80];
+    float want[128], got[128];
+    for (uint32_t i = 0; i < 80; i++)
+        tokens[i] = model_built_token(i);
+    REQUIRE(!local_open(m, &o, &l, &err));
+    struct local_span a = {.update = {.sequence = 1, .count = 80, .tokens = tokens, .pages = (uint32_t[]){0, 1, 2}, .page_count = 3,
+                                      .hash = hash_tokens(HASH_TOKENS_START, tokens, 80)},
+                           .want = WANT_LOGITS};
+    REQUIRE(!local_step(l, &a, 1, &r, &err));
+    memcpy(want, r.logits, sizeof want);
+
+    /* Sequence 2: pages 0 and 1 shared, page 2's first ten positions copied to page 7, the last six computed. */
+    for (uint32_t i = 0; i < local_stages(l); i++)
+        CHECK(!stage_copy_page(local_stage(l, i), 2, 7, 10));
+    CHECK(!sequence_page_copied(local_sequences(l), 2, 7, 10));
+    struct local_span b = {.update = {.sequence = 2, .first = 74, .count = 6, .known = 0, .tokens = tokens,
+                                      .pages = (uint32_t[]){0, 1, 7}, .page_count = 3,
+                                      .hash = hash_tokens(HASH_TOKENS_START, tokens, 80)},
+                           .want = WANT_LOGITS};
+    REQUIRE(!local_step(l, &b, 1, &r, &err));
+    memcpy(got, r.logits, sizeof got);
+    CHECK(!memcmp(want, got, sizeof want));
+
+    /* One position more than was copied is refused. */
+    b.update.sequence = 3;
+    b.update.pages = (uint32_t[]){0, 1, 8};
+    CHECK(!sequence_page_copied(local_sequences(l), 2, 8, 9));
+    CHECK_INT(local_step(l, &b, 1, &r, &err), ERR_ORDER);
+    local_close(l);
+    model_close(m);
+    mem_free(bytes);
+}
+
+static void sampling_follows_from_logits(void)
+{
+    void *bytes;
+    struct model *m = open_built(model_variant_find("qwen3"), TYPE_F32, &bytes);
+    REQUIRE(m);
+    struct local_options o = {.max_context = 128};
+    struct local *l = NULL;
+    struct error err = {0};
+    struct span_result r;
+    struct sampling s;
+    int32_t tokens[20];
+    char scratch[BUILT_VOCABULARY * 8];
+    for (uint32_t i = 0; i < 20; i++)
+        tokens[i] = model_built_token(i);
+    sampling_default(&s);
+    s.temperature = 0.8f;
+    s.seed = 9;
+    s.top_logprobs = 5;
+    REQUIRE(!local_open(m, &o, &l, &err));
+    REQUIRE(!local_feed(l, 1, tokens, 20, WANT_LOGITS, -1, NULL, NULL, &r, &err));
+    float logits[BUILT_VOCABULARY];
+    memcpy(logits, r.logits, sizeof logits);
+    struct sampled want;
+    REQUIRE(!sampler_pick(&s, logits, BUILT_VOCABULARY, tokens, 20, scratch, &want, &err));
+    REQUIRE(!local_feed(l, 2, tokens, 20, WANT_TOKEN, -1, &s, NULL, &r, &err));
+    CHECK_INT(r.sampled.chosen.token, want.chosen.token);
+    CHECK_INT(r.sampled.top_count, 5);
+    CHECK_NEAR(r.sampled.top[0].logprob, want.top[0].logprob, 0);
+    local_close(l);
+    model_close(m);
+    mem_free(bytes);
+}
+
+static void bad_spans_are_refused(void)
+{
+    void *bytes;
+    struct model *m = open_built(model_variant_find("llama"), TYPE_F32, &bytes);
+    REQUIRE(m);
+    struct stage_options o = {.last_block = 2, .kv_pages = 4, .max_tokens = 16, .max_context = 64};
+    struct stage *s = NULL;
+    struct error err = {0};
+    struct span_result r;
+    int32_t tokens[64] = {0};
+    uint32_t pages[2] = {0, 1};
+    REQUIRE(!stage_create(m, &o, &s, &err));
+    const struct batch_span good = {.first = 0, .count = 4, .tokens = tokens, .pages = pages, .want = WANT_LOGITS};
+    struct batch_span b = good;
+    CHECK(!stage_forward(s, &b, 1, NULL, NULL, &r, &err));
+    b.count = 0;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    b.count = 17;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_BOUND);
+    b = good;
+    b.first = 0xffffffffu;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    b = good;
+    tokens[2] = BUILT_VOCABULARY;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    tokens[2] = -1;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    tokens[2] = 0;
+    pages[0] = 4;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    pages[0] = 0;
+    b.want = WANT_TOKEN;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    b.want = WANT_SCORES;
+    b.next_token = BUILT_VOCABULARY;
+    CHECK_INT(stage_forward(s, &b, 1, NULL, NULL, &r, &err), ERR_FORMAT);
+    CHECK_INT(stage_forward(s, &b, 0, NULL, NULL, &r, &err), ERR_BOUND);
+    stage_destroy(s);
+
+    static const struct stage_options bad[] = {
+        {.first_block = 2, .last_block = 1, .kv_pages = 1, .max_tokens = 1, .max_context = 1},
+        {.last_block = 3, .kv_pages = 1, .max_tokens = 1, .max_context = 1},
+        {.last_block = 2, .kv_pages = 0, .max_tokens = 1, .max_context = 1},
+        {.last_block = 2, .kv_pages = 1, .max_tokens = 0, .max_context = 1},
+        {.last_block = 2, .kv_pages = 1, .max_tokens = 1, .max_context = 0}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK_INT(stage_create(m, &bad[i], &s, &err), ERR_USAGE);
+    model_close(m);
+    mem_free(bytes);
+}
+
+static int count_progress(void *context, uint64_t done, uint64_t total)
+{
+    uint64_t *seen = context;
+    CHECK(done >= seen[0] && done <= total);
+    seen[0] = done;
+    seen[1] = total;
+    return seen[2] && done >= seen[2];
+}
+
+static void memory_is_what_was_said(void)
+{
+    for (size_t i = 0; i < model_variant_count(); i++) {
+        void *bytes;
+        struct model *m = open_built(model_variant_at(i), i % 2 ? TYPE_Q8_0 : TYPE_F32, &bytes);
+        REQUIRE(m);
+        uint64_t seen[3] = {0};
+        uint32_t last = model_info(m)->blocks - 1;
+        struct stage_options o = {.first_block = 0, .last_block = last, .kv_pages = 3, .max_tokens = 8, .max_context = 64,
+                                  .progress = count_progress, .progress_context = seen};
+        struct stage_memory need, used, first, rest;
+        struct stage *s = NULL;
+        struct error err = {0};
+        stage_memory_need(m, &o, &need);
+        REQUIRE(!stage_create(m, &o, &s, &err));
+        stage_memory_used(s, &used);
+        CHECK_INT(used.total, need.total);
+        CHECK_INT(need.total, need.weights + need.embedding + need.head + need.kv + need.buffers);
+        CHECK(seen[0] == seen[1] && seen[1] > 0);
+        stage_destroy(s);
+
+        o.keep_mapped = true;
+        o.progress = NULL;
+        REQUIRE(!stage_create(m, &o, &s, &err));
+        stage_memory_used(s, &used);
+        CHECK(used.total < need.total || i % 2);
+        stage_destroy(s);
+        o.keep_mapped = false;
+
+        /* Two stages hold the same weights as one, a tied head twice. */
+        o.last_block = 0;
+        stage_memory_need(m, &o, &first);
+        CHECK_INT(first.head, 0);
+        o.first_block = 1;
+        o.last_block = last;
+        stage_memory_need(m, &o, &rest);
+        CHECK_INT(rest.embedding, 0);
+        CHECK_INT(first.weights + rest.weights, need.weights);
+        CHECK_INT(first.kv + rest.kv, need.kv);
+        CHECK_INT(first.embedding, need.embedding);
+        CHECK(model_info(m)->tied_head ? rest.head > need.head : rest.head == need.head);
+        uint64_t blocks = 0;
+        for (uint32_t b = 0; b <= last; b++) {
+            struct block_cost c = model_block_cost(m, b, KV_F16);
+            blocks += c.weight_bytes;
+            CHECK(c.read_bytes && c.flops_per_token && c.kv_bytes_per_token && c.attention_flops && c.kind <= b);
+        }
+        CHECK_INT(blocks, need.weights);
+
+        /* Loading stops when asked to. */
+        o = (struct stage_options){.last_block = last, .kv_pages = 3, .max_tokens = 8, .max_context = 64,
+                                   .progress = count_progress, .progress_context = seen};
+        seen[2] = seen[1] / 2;
+        seen[0] = 0;
+        CHECK_INT(stage_create(m, &o, &s, &err), ERR_CANCELLED);
+        model_close(m);
+        mem_free(bytes);
+    }
+}
+
+static void probes_give_times(void)
+{
+    void *bytes;
+    struct model *m = open_built(model_variant_find("mixtral"), TYPE_Q8_0, &bytes);
+    REQUIRE(m);
+    struct stage_options o = {.last_block = 2, .kv_pages = 4, .max_tokens = 40, .max_context = 128};
+    struct stage *s = NULL;
+    struct error err = {0};
+    REQUIRE(!stage_create(m, &o, &s, &err));
+    CHECK(stage_probe_block(s, 1, 1, 1, 100, 3) > 0);
+    CHECK(stage_probe_block(s, 1, 4, 10, 0, 3) > 0);
+    CHECK(stage_probe_head(s, 40, 3) > 0);
+    CHECK(stage_probe_block(s, 3, 1, 1, 0, 3) < 0);
+    CHECK(stage_probe_block(s, 1, 5, 10, 0, 3) < 0);
+    CHECK(stage_probe_block(s, 1, 1, 1, 128, 3) < 0);
+    CHECK(stage_probe_head(s, 41, 3) < 0);
+    stage_destroy(s);
+    model_close(m);
+    mem_free(bytes);
+}
+
+static const struct check_test tests[] = {
+    {"every_architecture_is_invariant", every_architecture_is_invariant},
+    {"quantised_weights_and_caches_are_invariant", quantised_weights_and_caches_are_invariant},
+    {"every_level_of_kernels_agrees", every_level_of_kernels_agrees},
+    {"company_in_the_batch_changes_nothing", company_in_the_batch_changes_nothing},
+    {"shared_and_copied_pages_serve_a_second_sequence", shared_and_copied_pages_serve_a_second_sequence},
+    {"sampling_follows_from_logits", sampling_follows_from_logits},
+    {"bad_spans_are_refused", bad_spans_are_refused},
+    {"memory_is_what_was_said", memory_is_what_was_said},
+    {"probes_give_times", probes_give_times},
+};
+
+int main(int argc, char **argv)
+{
+    struct error err = {0};
+    if (kernels_init(&err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    return check_main(argc, argv, tests, sizeof tests / sizeof *tests);
+}
