@@ -32,7 +32,7 @@ static void print_blocks(const struct inspect_summary *s)
 {
     for (size_t i = 0; i < s->block_count;) {
         size_t last = i;
-        char what[48], size[UNITS_TEXT];
+        char what[64], size[UNITS_TEXT];
         while (last + 1 < s->block_count && s->block[last + 1].bytes == s->block[i].bytes &&
                s->block[last + 1].tensors == s->block[i].tensors)
             last++;
