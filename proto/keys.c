@@ -143,7 +143,8 @@ int key_save(const struct node_key *k, const char *path, struct error *err)
     static const char note[] = "# brigade secret key: keep it to this machine\n# public key: ";
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 && (errno == EEXIST || errno == ELOOP))
-        return error_set(err, ERR_USAGE, "%s: exists; a key is never overwritten: name another file or remove it", path);
+        return error_set(err, ERR_USAGE, "%s: exists; a key is never overwritten: name another file or remove it",
+                         path);
     if (fd < 0)
         return error_set(err, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
     int rc = fchmod(fd, 0600) || write_all(fd, note, sizeof note - 1) ||

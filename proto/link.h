@@ -70,9 +70,15 @@ int link_receive(struct link *l, struct link_message *out, struct error *err);
 void link_message_free(struct link_message *m);
 
 /* State of a connecting link, from socket monitoring: never connected yet, up, down (since), or refused by the peer's
- * key check; with a text for a person ("connection refused", "handshake failed: the worker does not allow this key"). */
+ * key check; with a text for a person ("connection refused", "handshake failed: the worker does not allow this key").
+ * Messages queued while the peer refuses us are lost; after LINK_UP say again what matters. */
 enum link_state { LINK_CONNECTING, LINK_UP, LINK_DOWN, LINK_REFUSED };
 enum link_state link_state(struct link *l, char *text, size_t text_size);
+
+/* Why nobody answers at an endpoint, for a message: one plain TCP connection is tried and dropped. Fills text with
+ * "Connection refused", "No route to host", "no answer within 500 ms"... or "" when somebody listens.
+ * Blocks up to timeout_ms (longer for a slow name server): for reports, not for loops. Any thread. */
+void link_explain(const char *endpoint, int timeout_ms, char *text, size_t text_size);
 
 /* Waits until one of the links has a message, `wake` was rung, or timeout_ms passed (-1: for ever). ready[i] is set
  * for links with messages. Returns the number of ready links, 0 on timeout or ring, negative on error. */

@@ -48,7 +48,8 @@ static void halves_match_ieee(void)
     static const struct { float x; uint16_t h; } known[] = {
         {0.0f, 0x0000}, {-0.0f, 0x8000}, {1.0f, 0x3c00}, {-2.0f, 0xc000}, {65504.0f, 0x7bff}, {65519.0f, 0x7bff},
         {1e30f, 0x7bff}, {-1e30f, 0xfbff}, {6.103515625e-05f, 0x0400}, {6.097555160522461e-05f, 0x03ff},
-        {5.960464477539063e-08f, 0x0001}, {2.98023223876953125e-08f, 0x0000}, {2.9802322387695313e-08f * 1.001f, 0x0001},
+        {5.960464477539063e-08f, 0x0001}, {2.98023223876953125e-08f, 0x0000},
+        {2.9802322387695313e-08f * 1.001f, 0x0001},
         {8.940696716308594e-08f, 0x0002}, {0.333251953125f, 0x3555}, {1.0f / 3, 0x3555}, {2049.0f, 0x6800},
         {2051.0f, 0x6802}, {2050.0f, 0x6801}, {1.0009765625f, 0x3c01}, {1.00048828125f, 0x3c00},
         {1.00146484375f, 0x3c02},
@@ -80,7 +81,8 @@ static void halves_round_to_nearest_even(void)
         float x = random_float(i, i % 3 ? 30.0f : 1e-6f);
         uint16_t h = half_bits(x);
         double d = fabs((double)half_back(h) - x);
-        double up = fabs((double)half_back((uint16_t)(h + 1)) - x), down = h & 0x7fff ? fabs((double)half_back((uint16_t)(h - 1)) - x) : d;
+        double up = fabs((double)half_back((uint16_t)(h + 1)) - x);
+        double down = h & 0x7fff ? fabs((double)half_back((uint16_t)(h - 1)) - x) : d;
         CHECK(d <= up && d <= down);
         if (d == up || (d == down && (h & 0x7fff)))
             CHECK(!(h & 1));

@@ -1,0 +1,75 @@
+/* Private to proto/: what links, the ZAP thread and the socket monitors share.
+ *
+ * Threads: one hub thread answers ZAP requests and reads every socket's monitor, so that ZeroMQ's own threads never
+ * wait for a busy owner. A `watch` is the meeting point of one socket: the hub thread writes what happened, the
+ * socket's owner reads it. Lists, key sets and texts are guarded by hub->lock. */
+#ifndef BRIGADE_PROTO_HUB_H
+#define BRIGADE_PROTO_HUB_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "proto/link.h"
+
+#define HUB_NOTED_MAX 256     /* refused keys and addresses remembered, each logged once */
+#define WATCH_ACCEPTED_MAX 64 /* connections whose handshake is under way, by address */
+
+struct watch {
+    struct watch *next;
+    struct hub *hub;
+    char monitor_name[48];    /* inproc endpoint of the socket's events */
+    char where[256];          /* the endpoint, for messages */
+    bool listening;
+    bool attached, closed;    /* hub thread listens to the events; the owner is gone */
+    int attach_error;
+    _Atomic int state;        /* enum link_state */
+    _Atomic bool broken;      /* ZeroMQ gave this connection up: the owner has to connect again */
+    char text[192];           /* why, for a person; hub->lock */
+    /* Hub thread only. */
+    void *monitor;
+    struct {
+        int fd;
+        char address[64];
+    } accepted[WATCH_ACCEPTED_MAX];
+    char refusal[128];        /* of a handshake that failed; the next disconnection tells whose */
+};
+
+struct hub {
+    void *context;
+    const struct node_key *key;
+    pthread_t thread;
+    struct waker *waker;
+    pthread_mutex_t lock;
+    pthread_cond_t attached;
+    struct watch *watches;
+    unsigned watch_count;
+    struct {
+        char (*keys)[KEY_TEXT];
+        size_t count;
+    } allowed[PLANE_COUNT];
+    _Atomic uint64_t refused;
+    /* Hub thread and link_receive, under lock. */
+    char noted[HUB_NOTED_MAX][64];
+    size_t noted_count;
+};
+
+/* Whether the key may use our listening sockets of a plane. */
+bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key);
+/* Counts a refusal and logs it unless `who` was logged before. */
+void hub_refuse(struct hub *hub, const char *who, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts a socket under watch (hub thread attached to its events when this returns) and back. */
+int watch_open(struct hub *hub, void *socket, const char *where, bool listening, struct watch **out,
+               struct error *err);
+void watch_close(struct watch *w, void *socket);
+/* Hub thread: takes in every event that waits. */
+void watch_read_events(struct watch *w);
+
+/* How long the owner may sleep before this link wants a look (a refused one connects again), -1: for ever. */
+int link_patience_ms(struct link *l);
+void *link_socket(struct link *l);
+
+int waker_fd(const struct waker *w);
+void waker_clear(struct waker *w);
+
+#endif
