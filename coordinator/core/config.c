@@ -80,6 +80,26 @@ static int read_node(const struct yaml_value *v, const struct config *c, struct 
     return 0;
 }
 
+static bool is_loopback(const char *endpoint)
+{
+    return !strncmp(endpoint, "tcp://127.", 10) || !strncmp(endpoint, "tcp://localhost:", 16) ||
+           !strncmp(endpoint, "tcp://[::1]:", 12);
+}
+
+/* Nodes connect to each other at these addresses too. */
+static int check_reach(const struct yaml_value *list, const struct config *c, struct error *err)
+{
+    uint32_t loopback = UINT32_MAX, other = UINT32_MAX;
+    for (uint32_t i = 0; i < c->node_count; i++)
+        *(is_loopback(c->nodes[i].endpoint) ? &loopback : &other) = i;
+    if (loopback == UINT32_MAX || other == UINT32_MAX)
+        return 0;
+    return yaml_error(yaml_find(yaml_item(list, loopback), "endpoint"), err, ERR_FORMAT,
+                      "%.80s can be reached from this machine only, but \"%.64s\" is on another: give the address that "
+                      "both can reach",
+                      c->nodes[loopback].endpoint, c->nodes[other].name);
+}
+
 static int read_nodes(const struct yaml_value *root, struct config *c, struct error *err)
 {
     const struct yaml_value *list;
@@ -93,7 +113,7 @@ static int read_nodes(const struct yaml_value *root, struct config *c, struct er
             return rc;
         c->node_count++;
     }
-    return 0;
+    return check_reach(list, c, err);
 }
 
 static int find_node(const struct config *c, const struct yaml_value *map, const char *key, uint32_t *out,

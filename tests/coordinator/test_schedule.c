@@ -1,0 +1,536 @@
+/* Pages and the scheduler, driven by a pretended pipe that keeps every stage's rules: random requests, results that lag,
+ * cancellations, failures, restarts. The token a sequence gets is a function of its tokens alone, so that whatever the
+ * schedule was, every request must end with the tokens it would have had alone. */
+#include "tests/check.h"
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "coordinator/core/pages.h"
+#include "coordinator/core/schedule.h"
+#include "engine/model/stage.h"
+
+enum { VOCABULARY = 1000, PAGE = 8, CONTEXT = 96, LIVES = 64, FLIGHT_MAX = 8, SPANS = 32 };
+
+static uint64_t seed;
+
+static uint32_t below(uint32_t n)
+{
+    return (uint32_t)(hash_mix64(++seed) % n);
+}
+
+static void pages_come_and_go(void)
+{
+    struct page_pool *p;
+    uint32_t a, b, c, d;
+    REQUIRE(!pages_create(3, &p, NULL));
+    CHECK_INT(pages_free(p), 3);
+    CHECK(!pages_take(p, &a) && !pages_take(p, &b) && !pages_take(p, &c));
+    CHECK(a != b && b != c && a != c && a < 3 && b < 3 && c < 3);
+    CHECK_INT(pages_take(p, &d), ERR_BUSY);
+    pages_share(p, b);
+    CHECK_INT(pages_references(p, b), 2);
+    CHECK(!pages_drop(p, b));
+    CHECK_INT(pages_free(p), 0);
+    CHECK(pages_drop(p, b));
+    CHECK(!pages_drop(p, b)); /* not twice */
+    CHECK_INT(pages_free(p), 1);
+    CHECK(!pages_take(p, &d));
+    CHECK_INT(d, b);
+    CHECK_INT(pages_total(p), 3);
+    pages_destroy(p);
+}
+
+/* ---- The pretended pipe --------------------------------------------------------------------------------------------- */
+
+struct life { /* a sequence as a stage knows it */
+    uint32_t sequence, length, page_count;
+    int32_t tokens[CONTEXT];
+    uint32_t pages[CONTEXT / PAGE];
+    uint64_t hash;
+    bool sampled;
+};
+
+struct flight {
+    uint64_t id;
+    uint32_t span_count;
+    struct frame_span_result spans[SPANS];
+    float floats[SPANS][CONTEXT];
+};
+
+struct pipe {
+    struct life lives[LIVES];
+    struct flight flights[FLIGHT_MAX];
+    uint32_t under_way, deepest, widest;
+    uint32_t pages;
+};
+
+static struct life *find_life(struct pipe *p, uint32_t sequence)
+{
+    for (int i = 0; i < LIVES; i++)
+        if (p->lives[i].sequence == sequence)
+            return &p->lives[i];
+    return NULL;
+}
+
+/* What the "model" says after these tokens; 0 never comes, so a stray zero shows. */
+static int32_t next_token(const int32_t *tokens, uint32_t n)
+{
+    return 1 + (int32_t)(hash_tokens(HASH_TOKENS_START, tokens, n) % (VOCABULARY - 1));
+}
+
+static float score(const int32_t *tokens, uint32_t n, int32_t next)
+{
+    return (float)(hash_token(hash_tokens(HASH_TOKENS_START, tokens, n), next) % 1000);
+}
+
+/* A stage's view of a micro-batch: every rule that sequence.h states, checked. */
+static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_tokens)
+{
+    struct flight *f = &p->flights[p->under_way];
+    uint32_t tokens = 0;
+    REQUIRE(p->under_way < FLIGHT_MAX && w->span_count <= SPANS && w->span_count);
+    for (uint32_t i = 0; i < w->release_count; i++) {
+        struct life *l = find_life(p, w->release[i]);
+        CHECK(l);
+        if (l)
+            *l = (struct life){0};
+    }
+    *f = (struct flight){.id = w->microbatch, .span_count = 0};
+    for (uint32_t i = 0; i < w->span_count; i++) {
+        const struct frame_span *s = &w->spans[i];
+        struct life *l = find_life(p, s->sequence);
+        if (!l) {
+            CHECK_INT(s->first, 0);
+            l = find_life(p, 0);
+            REQUIRE(l);
+            *l = (struct life){.sequence = s->sequence, .hash = HASH_TOKENS_START};
+        }
+        for (uint32_t k = 0; k < i; k++)
+            CHECK(w->spans[k].sequence != s->sequence);
+        if (s->first == 0 && l->length) { /* replay */
+            l->length = 0;
+            l->hash = HASH_TOKENS_START;
+        }
+        CHECK_INT(s->first, l->length);
+        CHECK_INT(s->known, s->first);
+        REQUIRE(s->count && s->first + s->count <= CONTEXT);
+        for (uint32_t k = 0; k < s->page_count; k++) {
+            REQUIRE(s->page_offset + k < CONTEXT / PAGE);
+            CHECK(s->pages[k] < p->pages);
+            l->pages[s->page_offset + k] = s->pages[k];
+        }
+        if (s->page_count)
+            l->page_count = s->page_offset + s->page_count;
+        CHECK(l->page_count * PAGE >= s->first + s->count);
+        memcpy(l->tokens + s->first, s->tokens, s->count * sizeof *s->tokens);
+        l->length = s->first + s->count;
+        l->hash = hash_tokens(l->hash, s->tokens, s->count);
+        CHECK(l->hash == s->hash);
+        l->sampled |= s->sampling != NULL;
+        CHECK(l->sampled);
+        tokens += s->count;
+        if (s->want == WANT_NOTHING)
+            continue;
+        struct frame_span_result *r = &f->spans[f->span_count];
+        *r = (struct frame_span_result){.sequence = s->sequence, .position = l->length, .want = s->want};
+        if (s->want == WANT_TOKEN)
+            r->chosen = (struct frame_chosen){next_token(l->tokens, l->length), -0.5f};
+        if (s->want == WANT_SCORES) {
+            r->float_count = s->count;
+            for (uint32_t k = 0; k < s->count; k++)
+                f->floats[f->span_count][k] = score(l->tokens, s->first + k + 1,
+                                                    k + 1 < s->count ? s->tokens[k + 1] : s->next_token);
+        }
+        if (s->want == WANT_LOGITS) {
+            r->float_count = 1;
+            f->floats[f->span_count][0] = (float)(l->hash % 4096);
+        }
+        r->floats = f->floats[f->span_count];
+        f->span_count++;
+    }
+    CHECK_INT(w->tokens, tokens);
+    CHECK_INT(w->token_bytes, tokens * 4);
+    CHECK(tokens <= max_tokens);
+    /* No page in two hands. */
+    for (int a = 0; a < LIVES; a++)
+        for (int b = a + 1; b < LIVES; b++)
+            for (uint32_t i = 0; p->lives[a].sequence && p->lives[b].sequence && i < p->lives[a].page_count; i++)
+                for (uint32_t k = 0; k < p->lives[b].page_count; k++)
+                    CHECK(p->lives[a].pages[i] != p->lives[b].pages[k]);
+    p->under_way++;
+    p->deepest = p->under_way > p->deepest ? p->under_way : p->deepest;
+    p->widest = f->span_count > p->widest ? f->span_count : p->widest;
+}
+
+static void pipe_answer(struct pipe *p, struct scheduler *s, int64_t now)
+{
+    struct flight f = p->flights[0];
+    for (uint32_t i = 0; i < f.span_count; i++)
+        f.spans[i].floats = f.floats[i];
+    p->under_way--;
+    memmove(&p->flights[0], &p->flights[1], p->under_way * sizeof *p->flights);
+    struct frame_result r = {.microbatch = f.id, .spans = f.spans, .span_count = f.span_count};
+    scheduler_result(s, &r, now);
+    if (below(4) == 0)
+        scheduler_result(s, &r, now); /* twice is harmless */
+}
+
+/* ---- Requests ------------------------------------------------------------------------------------------------------- */
+
+struct asked {
+    uint64_t id;
+    int32_t prompt[CONTEXT];
+    uint32_t prompt_count, max_tokens, tokens, finishes;
+    int32_t got[CONTEXT];
+    bool scores, logits;
+    enum finish_reason reason;
+    uint64_t client;
+    int order; /* of finishing */
+};
+
+static int finished;
+
+static void on_token(void *context, uint64_t id, const struct request_token *token)
+{
+    struct asked *a = context;
+    CHECK_INT(id, a->id);
+    CHECK_INT(token->index, a->tokens);
+    CHECK(!a->finishes);
+    if (a->tokens < CONTEXT)
+        a->got[a->tokens++] = token->id;
+}
+
+static void on_finish(void *context, uint64_t id, const struct request_finish *finish)
+{
+    struct asked *a = context;
+    CHECK_INT(id, a->id);
+    a->finishes++;
+    a->reason = finish->reason;
+    a->order = ++finished;
+    CHECK_INT(finish->generated_tokens, a->tokens);
+    if (finish->reason != FINISH_DONE && finish->reason != FINISH_LENGTH)
+        return;
+    if (a->scores) {
+        CHECK_INT(finish->score_count, a->prompt_count - 1);
+        for (uint32_t i = 0; i + 1 < a->prompt_count; i++)
+            CHECK(finish->scores[i] == score(a->prompt, i + 1, a->prompt[i + 1]));
+    }
+    if (a->logits) {
+        CHECK_INT(finish->logit_count, 1);
+        CHECK(finish->logits[0] == (float)(hash_tokens(HASH_TOKENS_START, a->prompt, a->prompt_count) % 4096));
+    }
+}
+
+static void check_tokens(const struct asked *a)
+{
+    int32_t tokens[2 * CONTEXT];
+    memcpy(tokens, a->prompt, a->prompt_count * sizeof *tokens);
+    for (uint32_t i = 0; i < a->tokens; i++) {
+        tokens[a->prompt_count + i] = next_token(tokens, a->prompt_count + i);
+        CHECK_INT(a->got[i], tokens[a->prompt_count + i]);
+    }
+    if (a->reason == FINISH_LENGTH) {
+        uint32_t room = CONTEXT - a->prompt_count;
+        CHECK_INT(a->tokens, a->max_tokens < room ? a->max_tokens : room);
+    }
+}
+
+static struct request *make(struct asked *a, uint64_t id, int64_t now)
+{
+    struct request *r = NULL;
+    struct error e = {0};
+    a->id = id;
+    struct request_options o = {.prompt = a->prompt, .prompt_count = a->prompt_count, .max_tokens = a->max_tokens,
+                                .scores = a->scores, .logits = a->logits, .client = a->client, .on_token = on_token,
+                                .on_finish = on_finish, .context = a};
+    sampling_default(&o.sampling);
+    for (uint32_t i = 0; i < id % 3; i++)
+        o.sampling.bias[o.sampling.bias_count++] = (struct sampling_bias){(int32_t)i, 1};
+    if (request_create(&o, id, NULL, VOCABULARY, CONTEXT, now, &r, &e))
+        CHECK_FAIL("%s", e.text);
+    return r;
+}
+
+static void random_request(struct asked *a)
+{
+    *a = (struct asked){.prompt_count = 1 + below(CONTEXT - 1), .client = below(4)};
+    if (below(2))
+        a->prompt_count = 1 + below(8);
+    for (uint32_t i = 0; i < a->prompt_count; i++)
+        a->prompt[i] = (int32_t)below(VOCABULARY);
+    switch (below(6)) {
+    case 0:
+        a->logits = true;
+        a->scores = below(2);
+        break;
+    case 1:
+        a->scores = a->prompt_count > 1;
+        a->max_tokens = a->scores ? 0 : 3;
+        break;
+    case 2:
+        a->scores = true;
+        a->max_tokens = 1 + below(20);
+        break;
+    default:
+        a->max_tokens = below(8) ? 1 + below(30) : UINT32_MAX;
+    }
+}
+
+static void one_random_run(uint64_t start)
+{
+    enum { REQUESTS = 40 };
+    static struct asked asked[REQUESTS];
+    static struct pipe p;
+    struct error e = {0};
+    seed = start * UINT64_C(1000003);
+    struct scheduler_options o = {.page_tokens = PAGE, .max_context = CONTEXT, .sequences = 1 + below(12),
+                                  .queue = below(40), .chunk_tokens = 1 + below(64), .groups = 1 + below(4)};
+    o.in_flight = o.groups + below(3);
+    o.pages = CONTEXT / PAGE + below(40);
+    struct scheduler *s = NULL;
+    REQUIRE(!scheduler_create(&o, &s, &e));
+    p = (struct pipe){.pages = o.pages};
+    finished = 0;
+    uint32_t submitted = 0, quiet = 0, cancels = 0;
+    for (int64_t now = 1; now < 20000; now++) {
+        bool moved = false;
+        if (submitted < REQUESTS && below(3) == 0) {
+            struct asked *a = &asked[submitted];
+            random_request(a);
+            struct request *r = make(a, submitted + 1, now);
+            if (!r)
+                break;
+            int rc = scheduler_submit(s, r, &e);
+            CHECK(!rc || rc == ERR_BUSY);
+            if (rc)
+                request_destroy(r);
+            else
+                submitted++;
+            moved = !rc;
+        }
+        if (submitted && below(25) == 0) {
+            scheduler_cancel(s, 1 + below(submitted), now);
+            cancels++;
+        }
+        if (below(60) == 0) {
+            scheduler_restart(s);
+            p = (struct pipe){.pages = o.pages, .deepest = p.deepest, .widest = p.widest};
+        }
+        while (below(4) && p.under_way < o.in_flight + 1) {
+            struct frame_work w;
+            int rc = scheduler_next(s, now, &w, &e);
+            CHECK(rc >= 0);
+            if (rc <= 0)
+                break;
+            pipe_take(&p, &w, scheduler_max_tokens(&o));
+            moved = true;
+        }
+        CHECK(p.under_way <= o.in_flight);
+        if (p.under_way && below(2)) {
+            pipe_answer(&p, s, now);
+            moved = true;
+        }
+        quiet = moved ? 0 : quiet + 1;
+        if (submitted == REQUESTS && !scheduler_busy(s))
+            break;
+        if (quiet > 500) {
+            CHECK_FAIL("seed %llu: nothing moves any more", (unsigned long long)start);
+            break;
+        }
+    }
+    struct scheduler_counts counts;
+    scheduler_count(s, &counts);
+    CHECK_INT(counts.pages_used, 0);
+    CHECK_INT(counts.pages_reserved, 0);
+    CHECK_INT(counts.running + counts.queued, 0);
+    CHECK_INT(counts.done + counts.failed + counts.cancelled, submitted);
+    CHECK_INT(counts.failed, 0);
+    CHECK(!cancels || counts.cancelled <= cancels);
+    for (uint32_t i = 0; i < submitted; i++) {
+        CHECK_INT(asked[i].finishes, 1);
+        check_tokens(&asked[i]);
+    }
+    scheduler_destroy(s);
+    if (check_failures)
+        printf("    seed %llu\n", (unsigned long long)start);
+}
+
+static void random_requests_all_end_well(void)
+{
+    for (uint64_t i = 1; i <= 1500 && !check_failures; i++)
+        one_random_run(i);
+}
+
+static void the_pipe_fills(void)
+{
+    /* 8 sequences over 4 groups: with 4 in flight each holds 2, and the fifth place is for prompts only. */
+    struct scheduler_options o = {.pages = 200, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 8, .queue = 8,
+                                  .chunk_tokens = 64, .groups = 4, .in_flight = 5};
+    static struct asked asked[9];
+    static struct pipe p;
+    struct scheduler *s = NULL;
+    struct frame_work w;
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    p = (struct pipe){.pages = o.pages};
+    for (int i = 0; i < 8; i++) {
+        asked[i] = (struct asked){.prompt_count = 4, .max_tokens = 40};
+        for (int k = 0; k < 4; k++)
+            asked[i].prompt[k] = i * 4 + k;
+        REQUIRE(!scheduler_submit(s, make(&asked[i], (uint64_t)i + 1, 1), NULL));
+    }
+    for (int round = 0; round < 60; round++) {
+        while (scheduler_next(s, round, &w, NULL) == 1)
+            pipe_take(&p, &w, scheduler_max_tokens(&o));
+        if (round > 20 && round < 40) {
+            CHECK_INT(p.under_way, 4);
+            for (uint32_t i = 0; i < p.under_way; i++)
+                CHECK_INT(p.flights[i].span_count, 2);
+        }
+        pipe_answer(&p, s, round);
+    }
+    scheduler_cancel_all(s, 99);
+    scheduler_destroy(s);
+}
+
+static void chunks_follow_each_other(void)
+{
+    struct scheduler_options o = {.pages = 20, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 4, .queue = 8,
+                                  .chunk_tokens = 32, .groups = 1, .in_flight = 3};
+    static struct asked a;
+    static struct pipe p;
+    struct scheduler *s = NULL;
+    struct frame_work w;
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    p = (struct pipe){.pages = o.pages};
+    a = (struct asked){.prompt_count = 90, .max_tokens = 2};
+    REQUIRE(!scheduler_submit(s, make(&a, 1, 1), NULL));
+    static const uint32_t counts[] = {32, 32, 26};
+    for (int i = 0; i < 3; i++) { /* all three under way before any is answered */
+        REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+        CHECK_INT(w.spans[0].count, counts[i]);
+        CHECK_INT(w.spans[0].want, i == 2 ? WANT_TOKEN : WANT_NOTHING);
+        pipe_take(&p, &w, scheduler_max_tokens(&o));
+    }
+    CHECK_INT(scheduler_next(s, 1, &w, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        pipe_answer(&p, s, 2);
+    CHECK_INT(a.tokens, 1);
+    REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+    CHECK_INT(w.tokens, 1);
+    pipe_take(&p, &w, 100);
+    pipe_answer(&p, s, 3);
+    CHECK_INT(a.reason, FINISH_LENGTH);
+    check_tokens(&a);
+    scheduler_destroy(s);
+}
+
+static void a_long_prompt_does_not_stall_others(void)
+{
+    struct scheduler_options o = {.pages = 100, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 4, .queue = 8,
+                                  .chunk_tokens = 8, .groups = 1, .in_flight = 1};
+    static struct asked small, large;
+    static struct pipe p;
+    struct scheduler *s = NULL;
+    struct frame_work w;
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    p = (struct pipe){.pages = o.pages};
+    small = (struct asked){.prompt_count = 2, .max_tokens = 30};
+    large = (struct asked){.prompt_count = 80, .max_tokens = 2};
+    REQUIRE(!scheduler_submit(s, make(&small, 1, 1), NULL));
+    REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+    pipe_take(&p, &w, 100);
+    pipe_answer(&p, s, 1);
+    REQUIRE(!scheduler_submit(s, make(&large, 2, 1), NULL));
+    while (!large.tokens) { /* every micro-batch has a token of the small one and a piece of the large one */
+        uint32_t before = small.tokens;
+        REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+        CHECK_INT(w.span_count, 2);
+        CHECK(w.tokens <= 8);
+        pipe_take(&p, &w, 100);
+        pipe_answer(&p, s, 1);
+        CHECK_INT(small.tokens, before + 1);
+    }
+    scheduler_cancel_all(s, 99);
+    CHECK_INT(small.reason, FINISH_CANCELLED);
+    scheduler_destroy(s);
+}
+
+static void clients_share_fairly(void)
+{
+    struct scheduler_options o = {.pages = 100, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 2, .queue = 20,
+                                  .chunk_tokens = 64, .groups = 1, .in_flight = 1};
+    static struct asked asked[11];
+    static struct pipe p;
+    struct scheduler *s = NULL;
+    struct frame_work w;
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    p = (struct pipe){.pages = o.pages};
+    finished = 0;
+    for (int i = 0; i < 11; i++) { /* ten of one client, then one of another */
+        asked[i] = (struct asked){.prompt_count = 3, .max_tokens = 5, .client = i == 10};
+        REQUIRE(!scheduler_submit(s, make(&asked[i], (uint64_t)i + 1, 1), NULL));
+    }
+    while (scheduler_busy(s)) {
+        REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+        pipe_take(&p, &w, 100);
+        pipe_answer(&p, s, 1);
+    }
+    CHECK(asked[10].order <= 3);
+    for (int i = 2; i < 10; i++)
+        CHECK(asked[i].order > asked[i - 1].order);
+    scheduler_destroy(s);
+}
+
+static void bounds_and_deadlines_hold(void)
+{
+    struct scheduler_options o = {.pages = 12, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 1, .queue = 1,
+                                  .chunk_tokens = 64, .groups = 1, .in_flight = 1};
+    static struct asked asked[3];
+    struct scheduler *s = NULL;
+    struct frame_work w;
+    struct error e = {0};
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    for (int i = 0; i < 3; i++) {
+        asked[i] = (struct asked){.prompt_count = 3, .max_tokens = 5};
+        struct request *r = make(&asked[i], (uint64_t)i + 1, 1);
+        int rc = scheduler_submit(s, r, &e);
+        CHECK_INT(rc, i < 2 ? 0 : ERR_BUSY);
+        if (rc)
+            request_destroy(r);
+    }
+    CHECK_TEXT(e.text, "0 requests run and 2 wait: the queue is full, try again later");
+    CHECK_INT(scheduler_next(s, 1, &w, NULL), 1);
+    struct frame_result bad = {.microbatch = w.microbatch, .error_code = ERR_FORMAT, .error_text = "a NaN"};
+    scheduler_result(s, &bad, 2);
+    CHECK_INT(asked[0].reason, FINISH_ERROR);
+    CHECK_INT(scheduler_next(s, 3, &w, NULL), 1); /* goes on with the next one */
+    CHECK_INT(w.release_count, 1);
+    scheduler_fail(s, &(struct error){ERR_LOST, "gone"}, 4);
+    CHECK_INT(asked[1].reason, FINISH_ERROR);
+    CHECK(!scheduler_busy(s));
+
+    asked[2] = (struct asked){.prompt_count = 3, .max_tokens = 5, .id = 9};
+    struct request_options options = {.prompt = asked[2].prompt, .prompt_count = 3, .max_tokens = 5, .deadline_us = 100,
+                                      .on_token = on_token, .on_finish = on_finish, .context = &asked[2]};
+    sampling_default(&options.sampling);
+    struct request *r = NULL;
+    REQUIRE(!request_create(&options, 9, NULL, VOCABULARY, CONTEXT, 1000, &r, &e));
+    REQUIRE(!scheduler_submit(s, r, &e));
+    CHECK_INT(scheduler_tick(s, 1050), 1100);
+    CHECK_INT(asked[2].finishes, 0);
+    CHECK_INT(scheduler_tick(s, 1100), INT64_MAX);
+    CHECK_INT(asked[2].reason, FINISH_ERROR);
+    scheduler_destroy(s);
+}
+
+static const struct check_test tests[] = {
+    {"pages come and go", pages_come_and_go},
+    {"random requests all end well", random_requests_all_end_well},
+    {"the pipe fills", the_pipe_fills},
+    {"chunks follow each other", chunks_follow_each_other},
+    {"a long prompt does not stall others", a_long_prompt_does_not_stall_others},
+    {"clients share fairly", clients_share_fairly},
+    {"bounds and deadlines hold", bounds_and_deadlines_hold},
+};
+
+CHECK_MAIN(tests)
