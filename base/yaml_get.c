@@ -115,7 +115,7 @@ static int is_sequence(const struct yaml_value *v, size_t min, size_t max, const
 
 int yaml_need_mapping(const struct yaml_value *map, const char *key, const struct yaml_value **out, struct error *e)
 {
-    const struct yaml_value *v;
+    const struct yaml_value *v = NULL;
     int rc = yaml_need(map, key, &v, e);
     return rc ? rc : is_mapping(v, out, e);
 }
@@ -123,14 +123,14 @@ int yaml_need_mapping(const struct yaml_value *map, const char *key, const struc
 int yaml_need_sequence(const struct yaml_value *map, const char *key, size_t min, size_t max,
                        const struct yaml_value **out, struct error *e)
 {
-    const struct yaml_value *v;
+    const struct yaml_value *v = NULL;
     int rc = yaml_need(map, key, &v, e);
     return rc ? rc : is_sequence(v, min, max, out, e);
 }
 
 int yaml_need_text(const struct yaml_value *map, const char *key, const char **out, struct error *e)
 {
-    const struct yaml_value *v;
+    const struct yaml_value *v = NULL;
     int rc = yaml_need(map, key, &v, e);
     return rc ? rc : yaml_text(v, out, e);
 }
@@ -138,7 +138,7 @@ int yaml_need_text(const struct yaml_value *map, const char *key, const char **o
 int yaml_need_int(const struct yaml_value *map, const char *key, int64_t min, int64_t max, int64_t *out,
                   struct error *e)
 {
-    const struct yaml_value *v;
+    const struct yaml_value *v = NULL;
     int rc = yaml_need(map, key, &v, e);
     return rc ? rc : yaml_int(v, min, max, out, e);
 }
@@ -146,7 +146,7 @@ int yaml_need_int(const struct yaml_value *map, const char *key, int64_t min, in
 int yaml_need_double(const struct yaml_value *map, const char *key, double min, double max, double *out,
                      struct error *e)
 {
-    const struct yaml_value *v;
+    const struct yaml_value *v = NULL;
     int rc = yaml_need(map, key, &v, e);
     return rc ? rc : yaml_double(v, min, max, out, e);
 }
