@@ -263,8 +263,14 @@ static void on_link(struct cluster *c, uint32_t node, enum link_state link, cons
 
 static void on_heartbeat(struct member *m, const struct control_message *reply, int64_t now_us)
 {
-    if (reply->u.heartbeat_reply.sequence > m->beat)
-        return; /* never sent */
+    uint64_t number = reply->u.heartbeat_reply.sequence;
+    if (number > m->beat || number <= m->answered)
+        return; /* never sent, or an old word */
+    /* A sign of life from when that heartbeat went out; what was sent later is still open. */
+    m->answered = number;
+    m->unanswered_since = number == m->beat                ? 0
+                          : m->beat - number >= BEATS_KEPT ? m->unanswered_since
+                                                           : m->sent_us[(number + 1) % BEATS_KEPT];
     int64_t rtt = now_us - (int64_t)reply->u.heartbeat_reply.sent_us;
     if (rtt > 0 && (!m->node.rtt_seconds || (double)rtt / 1e6 < m->node.rtt_seconds))
         m->node.rtt_seconds = (double)rtt / 1e6;
@@ -303,7 +309,6 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
     struct member *m = &c->members[node];
     if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED || m->node.state == NODE_CONNECTING)
         return;
-    m->unanswered_since = 0;
     bool answers = msg->request && msg->request == m->request;
     switch (msg->kind) {
     case CONTROL_HEARTBEAT_REPLY:
@@ -387,6 +392,8 @@ static void on_tick(struct cluster *c, int64_t now_us)
             m->deadline += excuse;
         if (m->unanswered_since)
             m->unanswered_since += excuse;
+        for (int k = 0; excuse && k < BEATS_KEPT; k++)
+            m->sent_us[k] += excuse;
         if (m->unanswered_since && now_us - m->unanswered_since >= c->lost_us) {
             char why[64];
             snprintf(why, sizeof why, "no heartbeat for %.1f s", (double)(now_us - m->unanswered_since) / 1e6);
@@ -402,6 +409,7 @@ static void on_tick(struct cluster *c, int64_t now_us)
             beat->kind = CONTROL_HEARTBEAT;
             beat->u.heartbeat.sequence = ++m->beat;
             beat->u.heartbeat.sent_us = (uint64_t)now_us;
+            m->sent_us[m->beat % BEATS_KEPT] = now_us;
             m->next_beat = now_us + c->heartbeat_us;
             if (!m->unanswered_since)
                 m->unanswered_since = now_us;

@@ -5,6 +5,7 @@
 #include "coordinator/core/cluster.h"
 
 #define NEVER INT64_MAX
+#define BEATS_KEPT 64
 
 struct member {
     struct cluster_node node;
@@ -12,8 +13,9 @@ struct member {
     uint64_t request;         /* the one that is open; 0: none */
     int64_t deadline;         /* of what it is doing; NEVER: nothing is awaited */
     int64_t next_beat;        /* when the next heartbeat goes out; NEVER before the Welcome */
-    int64_t unanswered_since; /* when the oldest heartbeat went out that nothing came after; 0: none */
-    uint64_t beat;
+    uint64_t beat, answered;  /* the last heartbeat sent, and the latest one that was answered */
+    int64_t sent_us[BEATS_KEPT]; /* when, by number modulo BEATS_KEPT */
+    int64_t unanswered_since; /* when the one after `answered` went out; 0: none is open */
     uint32_t pair;            /* while measuring */
 };
 

@@ -1,0 +1,587 @@
+/* Whole clusters in simulated time: the pure step against pretended workers on a network that loses, delays, repeats
+ * and reorders, with workers that die, freeze, refuse or speak another version. Every seed replays exactly. */
+#include "tests/check.h"
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "coordinator/core/cluster.h"
+
+enum { NODES = 5, BLOCKS = 12, QUEUE = 4096, PAST = 64 };
+
+enum { DOWN_NEVER = 0, DOWN_DIES, DOWN_FREEZES, DOWN_REFUSES, DOWN_OTHER_VERSION, DOWN_UNREACHABLE, DOWN_SAYS_NO };
+
+enum item_kind { ITEM_TO_NODE, ITEM_TO_CLUSTER, ITEM_LINK, ITEM_BAD, ITEM_ATTACHED, ITEM_STRIKE };
+
+struct item {
+    int64_t at;
+    enum item_kind kind;
+    uint32_t node;
+    struct control_message message;
+    enum link_state link;
+    uint64_t epoch;
+    bool last;
+};
+
+struct world {
+    uint64_t seed, draws;
+    int64_t now, jumped;
+    struct cluster *c;
+    uint32_t nodes;
+    struct cluster_node_options options[NODES];
+    char names[NODES][16], endpoints[NODES][40], keys[NODES][KEY_TEXT];
+    int fate[NODES];           /* of each node */
+    int64_t struck[NODES];     /* when it happened; 0: not yet */
+    bool linked[NODES];
+    struct item *queue;
+    uint32_t queued;
+    struct control_message past[PAST]; /* what nodes said before, to be said again */
+    uint32_t past_node[PAST], past_count;
+    int lossy, repeating, slow; /* per mille */
+    bool want_plan_failure;
+    struct cluster_stage stages[NODES];
+    uint32_t stage_count;
+    uint64_t welcome_epoch, load_epoch;
+    uint32_t loads, allows;
+    bool reached, failed;
+    int64_t reached_at, failed_at;
+    struct error error;
+    enum cluster_goal goal;
+};
+
+static struct world w;
+
+static uint32_t below(uint32_t n)
+{
+    return (uint32_t)(hash_mix64(w.seed + ++w.draws * UINT64_C(0x9E3779B97F4A7C15)) % n);
+}
+
+static bool chance(int per_mille)
+{
+    return per_mille && below(1000) < (uint32_t)per_mille;
+}
+
+static void put(struct item item, int64_t delay)
+{
+    if (w.queued == QUEUE) {
+        CHECK_FAIL("seed %llu: the simulated network overflows", (unsigned long long)w.seed);
+        return;
+    }
+    item.at = w.now + delay;
+    w.queue[w.queued++] = item;
+}
+
+static int64_t latency(void)
+{
+    return 100 + below(2000) + (chance(w.slow) ? below(300000) : 0);
+}
+
+/* On its way, perhaps twice, perhaps never. */
+static void travel(struct item item, int64_t extra)
+{
+    if (chance(w.lossy))
+        return;
+    put(item, extra + latency());
+    if (chance(w.repeating))
+        put(item, extra + latency() + below(500000));
+}
+
+/* ---- Pretended workers ---------------------------------------------------------------------------------------------- */
+
+static void say(uint32_t node, struct control_message m, uint64_t request, int64_t delay)
+{
+    m.request = request;
+    travel((struct item){.kind = ITEM_TO_CLUSTER, .node = node, .message = m}, delay);
+    if (m.kind != CONTROL_PROFILE) {
+        w.past[w.past_count % PAST] = m;
+        w.past_node[w.past_count++ % PAST] = node;
+    }
+}
+
+static void worker_hears(uint32_t node, const struct control_message *m)
+{
+    static struct control_cell cells[2] = {{0, 1, 1, 0, 1e-3}, {0, 1, 32, 0, 2e-3}};
+    struct control_message reply = {.epoch = m->epoch};
+    if (w.struck[node] && (w.fate[node] == DOWN_DIES || w.fate[node] == DOWN_FREEZES))
+        return;
+    if (w.fate[node] == DOWN_SAYS_NO && w.struck[node] &&
+        (m->kind == CONTROL_PROBE || m->kind == CONTROL_LOAD || m->kind == CONTROL_PROBE_LINK)) {
+        reply.kind = CONTROL_FAILURE;
+        reply.u.failure.code = ERR_MEMORY;
+        snprintf(reply.u.failure.text, sizeof reply.u.failure.text, "it does not fit");
+        say(node, reply, m->request, 1000);
+        return;
+    }
+    switch (m->kind) {
+    case CONTROL_HELLO:
+        reply.kind = CONTROL_WELCOME;
+        reply.u.welcome.claimed = m->u.hello.claim;
+        reply.u.welcome.memory_bytes = 1u << 30;
+        reply.u.welcome.data_port = 7000 + node;
+        reply.u.welcome.epoch = w.welcome_epoch;
+        reply.u.welcome.has_loaded = node == 0;
+        say(node, reply, m->request, 500);
+        break;
+    case CONTROL_ALLOW:
+        CHECK_INT(m->u.allow.count, w.nodes + 1);
+        break;
+    case CONTROL_PROBE:
+    case CONTROL_LOAD:
+        for (uint64_t i = 1; i <= 3; i++) {
+            reply.kind = CONTROL_PROGRESS;
+            reply.u.progress.done = i;
+            reply.u.progress.total = 3;
+            say(node, reply, m->request, (int64_t)i * 100000);
+        }
+        memset(&reply.u, 0, sizeof reply.u);
+        reply.kind = m->kind == CONTROL_PROBE ? CONTROL_PROFILE : CONTROL_LOADED;
+        if (m->kind == CONTROL_PROBE) {
+            reply.u.profile.cells = cells;
+            reply.u.profile.cell_count = 2;
+        }
+        say(node, reply, m->request, 400000 + below(300000));
+        break;
+    case CONTROL_PROBE_LINK:
+        reply.kind = CONTROL_LINK_MEASURED;
+        reply.u.link_measured.rtt_seconds = 1e-3;
+        reply.u.link_measured.bytes_per_s = 1e8;
+        say(node, reply, m->request, 50000);
+        break;
+    case CONTROL_HEARTBEAT:
+        reply.kind = CONTROL_HEARTBEAT_REPLY;
+        reply.u.heartbeat_reply.sequence = m->u.heartbeat.sequence;
+        reply.u.heartbeat_reply.sent_us = m->u.heartbeat.sent_us;
+        say(node, reply, 0, 0);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- The loop, pretended --------------------------------------------------------------------------------------------- */
+
+static void step(struct cluster_event event);
+
+static void make_plan(void)
+{
+    struct cluster_load load = {.kv_pages = 8, .max_tokens = 32, .max_context = 64, .max_sequences = 4, .codec = CODEC_F32};
+    uint32_t order[NODES], first = 0;
+    if (w.want_plan_failure) {
+        struct error no = {ERR_INFEASIBLE, "the model needs 9 GiB and 8 GiB fit"};
+        step((struct cluster_event){.kind = CLUSTER_UNPLANNED, .error = &no});
+        return;
+    }
+    for (uint32_t i = 0; i < w.nodes; i++)
+        order[i] = i;
+    for (uint32_t i = w.nodes; i > 1; i--) {
+        uint32_t k = below(i), swap = order[k];
+        order[k] = order[i - 1];
+        order[i - 1] = swap;
+    }
+    w.stage_count = 1 + below(w.nodes);
+    for (uint32_t s = 0; s < w.stage_count; s++) {
+        uint32_t left = BLOCKS - first, others = w.stage_count - 1 - s, count = others ? 1 + below(left - others) : left;
+        w.stages[s] = (struct cluster_stage){order[s], first, first + count - 1};
+        first += count;
+    }
+    load.stage_count = w.stage_count;
+    load.stages = w.stages;
+    step((struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load});
+}
+
+static void check_load(uint32_t node, const struct control_message *m)
+{
+    uint32_t s = m->u.load.stage;
+    CHECK(m->epoch > w.welcome_epoch);
+    CHECK(!w.load_epoch || w.load_epoch == m->epoch);
+    w.load_epoch = m->epoch;
+    REQUIRE(s < w.stage_count);
+    CHECK_INT(w.stages[s].node, node);
+    CHECK_INT(m->u.load.first_block, w.stages[s].first_block);
+    CHECK_INT(m->u.load.last_block, w.stages[s].last_block);
+    CHECK_TEXT(m->u.load.previous_key, s ? w.keys[w.stages[s - 1].node] : "coordinator");
+    CHECK_INT(m->u.load.has_next, s + 1 < w.stage_count);
+    if (m->u.load.has_next) {
+        char endpoint[64];
+        snprintf(endpoint, sizeof endpoint, "tcp://10.0.0.%u:%u", 1 + w.stages[s + 1].node / 2,
+                 7000 + w.stages[s + 1].node);
+        CHECK_TEXT(m->u.load.next.public_key, w.keys[w.stages[s + 1].node]);
+        CHECK_TEXT(m->u.load.next.endpoint, endpoint);
+    }
+    w.loads++;
+}
+
+static void carry_out(const struct cluster_action *a)
+{
+    CHECK(!w.failed);
+    switch (a->kind) {
+    case CLUSTER_SEND:
+        CHECK(w.linked[a->node]);
+        CHECK(cluster_node_at(w.c, a->node)->state != NODE_LOST || a->message.kind == CONTROL_HEARTBEAT);
+        w.allows += a->message.kind == CONTROL_ALLOW;
+        if (a->message.kind == CONTROL_PROBE || a->message.kind == CONTROL_PROBE_LINK || a->message.kind == CONTROL_LOAD)
+            CHECK_INT(w.allows, w.nodes);
+        if (a->message.kind == CONTROL_LOAD)
+            check_load(a->node, &a->message);
+        travel((struct item){.kind = ITEM_TO_NODE, .node = a->node, .message = a->message}, 0);
+        break;
+    case CLUSTER_NEED_PLAN:
+        make_plan();
+        break;
+    case CLUSTER_OPEN_DATA:
+        CHECK_INT(a->node, w.stages[0].node);
+        CHECK_INT(a->other, w.stages[w.stage_count - 1].node);
+        for (int end = 0; end < 2; end++) {
+            uint32_t node = end ? a->other : a->node;
+            put((struct item){.kind = ITEM_ATTACHED, .node = node, .epoch = a->epoch - 1, .last = end}, 50);
+            put((struct item){.kind = ITEM_ATTACHED, .node = node, .epoch = a->epoch, .last = end}, 100 + latency());
+        }
+        break;
+    case CLUSTER_CLOSE_DATA:
+    case CLUSTER_REPORT:
+        break;
+    case CLUSTER_REACHED:
+        CHECK(!w.reached);
+        w.reached = true;
+        w.reached_at = w.now;
+        break;
+    case CLUSTER_FAILED:
+        w.failed = true;
+        w.failed_at = w.now;
+        w.error = a->error;
+        break;
+    }
+}
+
+/* No machine measures two things at once; a stage's node is what its plan says. */
+static void check_state(void)
+{
+    int busy[NODES] = {0};
+    for (uint32_t i = 0; i < w.nodes; i++) {
+        enum node_state s = cluster_node_at(w.c, i)->state;
+        busy[i / 2] += s == NODE_PROFILING ? 1 : 0;
+    }
+    for (uint32_t i = 0; i < w.nodes; i++)
+        CHECK(busy[i] <= 1);
+}
+
+static void step(struct cluster_event event)
+{
+    struct cluster_actions actions = {0};
+    struct error e = {0};
+    CHECK_INT(cluster_step(w.c, &event, w.now, &actions, &e), 0);
+    for (size_t i = 0; i < actions.count; i++)
+        carry_out(&actions.list[i]);
+    cluster_actions_free(&actions);
+    check_state();
+}
+
+static void strike(uint32_t node)
+{
+    w.struck[node] = w.now ? w.now : 1;
+    if (w.fate[node] == DOWN_DIES && w.linked[node])
+        put((struct item){.kind = ITEM_LINK, .node = node, .link = LINK_DOWN}, latency());
+}
+
+static void deliver(const struct item *i)
+{
+    bool dead = w.struck[i->node] && w.fate[i->node] == DOWN_DIES;
+    bool frozen = w.struck[i->node] && w.fate[i->node] == DOWN_FREEZES;
+    switch (i->kind) {
+    case ITEM_TO_NODE:
+        worker_hears(i->node, &i->message);
+        break;
+    case ITEM_TO_CLUSTER:
+        if (w.fate[i->node] == DOWN_OTHER_VERSION && w.struck[i->node])
+            step((struct cluster_event){.kind = CLUSTER_BAD, .node = i->node,
+                                        .error = &(struct error){ERR_VERSION, "it speaks version 9, we speak 1"}});
+        else
+            step((struct cluster_event){.kind = CLUSTER_MESSAGE, .node = i->node, .message = &i->message});
+        break;
+    case ITEM_LINK:
+        if (i->link == LINK_UP && dead)
+            break;
+        w.linked[i->node] = i->link == LINK_UP; /* as far as the cluster knows */
+        step((struct cluster_event){.kind = CLUSTER_LINK, .node = i->node, .link = i->link, .text = ""});
+        break;
+    case ITEM_ATTACHED:
+        if (!dead && !frozen)
+            step((struct cluster_event){.kind = CLUSTER_ATTACHED, .epoch = i->epoch, .last = i->last});
+        break;
+    case ITEM_STRIKE:
+        strike(i->node);
+        break;
+    case ITEM_BAD:
+        break;
+    }
+}
+
+static int earliest(void)
+{
+    int best = -1;
+    for (uint32_t i = 0; i < w.queued; i++)
+        if (best < 0 || w.queue[i].at < w.queue[best].at)
+            best = (int)i;
+    return best;
+}
+
+static void run_until(int64_t end)
+{
+    while (!w.failed && !check_failures) {
+        int next = earliest();
+        int64_t tick = cluster_next_tick(w.c), at = next >= 0 && w.queue[next].at < tick ? w.queue[next].at : tick;
+        if (at > end)
+            break;
+        w.now = at > w.now ? at : w.now;
+        if (chance(1))
+            w.now += 3000000, w.jumped += 3000000; /* we were stopped for a while, and so missed nothing but time */
+        if (next >= 0 && w.queue[next].at <= w.now && w.queue[next].at <= tick) {
+            struct item item = w.queue[next];
+            w.queue[next] = w.queue[--w.queued];
+            deliver(&item);
+        } else {
+            step((struct cluster_event){.kind = CLUSTER_TICK});
+        }
+        if (chance(w.repeating) && w.past_count) { /* an old word, once more */
+            uint32_t k = below(w.past_count < PAST ? w.past_count : PAST);
+            if (w.linked[w.past_node[k]])
+                put((struct item){.kind = ITEM_TO_CLUSTER, .node = w.past_node[k], .message = w.past[k]}, latency());
+        }
+    }
+}
+
+static void begin(uint64_t seed, uint32_t nodes, enum cluster_goal goal)
+{
+    struct item *queue = w.queue;
+    w = (struct world){.seed = seed, .nodes = nodes, .goal = goal, .now = 1, .queue = queue};
+    if (!w.queue)
+        w.queue = mem_zalloc(QUEUE, sizeof *w.queue);
+    w.welcome_epoch = below(5);
+    for (uint32_t i = 0; i < nodes; i++) {
+        snprintf(w.names[i], sizeof w.names[i], "node-%u", i);
+        snprintf(w.endpoints[i], sizeof w.endpoints[i], "tcp://10.0.0.%u:%u", 1 + i / 2, 6000 + i); /* two a machine */
+        snprintf(w.keys[i], sizeof w.keys[i], "key-%u", i);
+        w.options[i] = (struct cluster_node_options){w.names[i], w.endpoints[i], w.keys[i], 0};
+    }
+}
+
+static void create(const struct cluster_link_options *links, uint32_t link_count)
+{
+    struct cluster_options o = {.goal = w.goal, .nodes = w.options, .node_count = w.nodes, .links = links,
+                                .link_count = link_count, .coordinator_key = "coordinator", .model = "m.gguf",
+                                .fingerprint = 1, .context = 64, .chunk = 32, .profile = true, .heartbeat_us = 200000,
+                                .lost_us = 1000000, .quiet_us = 10000000};
+    struct error e = {0};
+    if (cluster_create(&o, w.now, &w.c, &e))
+        CHECK_FAIL("%s", e.text);
+    for (uint32_t i = 0; i < w.nodes; i++)
+        if (w.fate[i] != DOWN_UNREACHABLE && w.fate[i] != DOWN_REFUSES)
+            put((struct item){.kind = ITEM_LINK, .node = i, .link = LINK_UP}, 1000 + below(1000000));
+        else if (w.fate[i] == DOWN_REFUSES)
+            put((struct item){.kind = ITEM_LINK, .node = i, .link = LINK_REFUSED}, 1000 + below(1000000));
+}
+
+static void finish(void)
+{
+    cluster_destroy(w.c);
+    if (check_failures)
+        printf("    seed %llu: %s\n", (unsigned long long)w.seed, w.error.text);
+}
+
+/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+
+static void quiet_clusters_get_ready(void)
+{
+    for (uint64_t seed = 1; seed <= 2000 && !check_failures; seed++) {
+        begin(seed, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
+        w.repeating = seed % 3 ? 0 : 200;
+        w.slow = seed % 2 ? 0 : 100;
+        create(NULL, 0);
+        run_until(60000000);
+        CHECK(w.reached && !w.failed);
+        CHECK_INT(w.loads, w.stage_count);
+        for (uint32_t s = 0; s < w.stage_count; s++)
+            CHECK_INT(cluster_node_at(w.c, w.stages[s].node)->state, NODE_READY);
+        CHECK_INT(cluster_epoch(w.c), w.welcome_epoch + 1);
+        double rate, rtt;
+        bool measured = false;
+        for (uint32_t i = 1; i < w.nodes; i++)
+            CHECK(cluster_link_between(w.c, i, 0, &rate, &rtt, &measured) && measured);
+        finish();
+    }
+}
+
+/* Something goes wrong somewhere: it ends soon, ready or with a line that names the node and the reason. */
+static void troubled_clusters_end_with_a_line(void)
+{
+    int reached = 0, failed[DOWN_SAYS_NO + 1] = {0};
+    for (uint64_t seed = 1; seed <= 6000 && !check_failures; seed++) {
+        begin(seed * 7919, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
+        uint32_t victim = below(w.nodes);
+        int fate = 1 + (int)below(DOWN_SAYS_NO);
+        w.fate[victim] = fate;
+        w.repeating = below(2) ? 100 : 0;
+        w.slow = below(2) ? 100 : 0;
+        put((struct item){.kind = ITEM_STRIKE, .node = victim}, 1 + below(6000000));
+        create(NULL, 0);
+        run_until(60000000);
+        CHECK(w.reached || w.failed);
+        reached += w.reached;
+        failed[fate] += w.failed;
+        bool needed = !w.reached || cluster_node_at(w.c, victim)->has_stage;
+        if (fate <= DOWN_FREEZES && needed) {
+            CHECK(w.failed);
+            bool known = cluster_node_at(w.c, victim)->welcomed;
+            CHECK_INT(w.error.code, known ? ERR_LOST : ERR_TIMEOUT);
+            CHECK(!known || strstr(w.error.text, "was lost"));
+            /* Seen within the limit and one interval of the last good word; and the time we were stopped ourselves. */
+            if (w.failed && w.struck[victim] > 1 && known)
+                CHECK(w.failed_at - w.struck[victim] < 1000000 + 2 * 200000 + 600000 + w.jumped);
+        }
+        if (w.failed) {
+            CHECK(strstr(w.error.text, w.names[victim]));
+            CHECK(!strchr(w.error.text, '\n'));
+        }
+        if (fate == DOWN_SAYS_NO && w.failed)
+            CHECK(strstr(w.error.text, "it does not fit"));
+        if (fate == DOWN_OTHER_VERSION && w.failed)
+            CHECK(strstr(w.error.text, "version 9"));
+        if (fate == DOWN_REFUSES)
+            CHECK(w.failed && w.error.code == ERR_AUTH);
+        if (fate == DOWN_UNREACHABLE)
+            CHECK(w.failed && w.failed_at < 4000000 + 400000 + w.jumped);
+        finish();
+    }
+    CHECK(reached > 100);
+    for (int f = 1; f <= DOWN_SAYS_NO; f++)
+        CHECK(failed[f] > 100);
+}
+
+/* Words get lost, which TCP forbids; still no seed hangs, and none fails without a line. */
+static void lossy_networks_never_hang(void)
+{
+    int reached = 0, failed = 0;
+    for (uint64_t seed = 1; seed <= 2000 && !check_failures; seed++) {
+        begin(seed * 104729, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
+        w.lossy = 1 + (int)below(150);
+        w.repeating = 50;
+        create(NULL, 0);
+        run_until(300000000);
+        CHECK(w.reached || w.failed);
+        CHECK(!w.failed || strstr(w.error.text, "worker \"node-"));
+        reached += w.reached;
+        failed += w.failed;
+        finish();
+    }
+    CHECK(reached > 50 && failed > 50);
+}
+
+static void looking_claims_nothing(void)
+{
+    for (uint64_t seed = 1; seed <= 500 && !check_failures; seed++) {
+        begin(seed * 31, 1 + (uint32_t)(seed % NODES), CLUSTER_LOOK);
+        uint32_t victim = below(w.nodes);
+        w.fate[victim] = (int)below(DOWN_SAYS_NO + 1);
+        put((struct item){.kind = ITEM_STRIKE, .node = victim}, 1 + below(2000000));
+        create(NULL, 0);
+        run_until(12000000);
+        CHECK(w.reached && !w.failed); /* what is wrong with a node is for the reader to see */
+        CHECK(w.reached_at < 5000000 + w.jumped);
+        CHECK_INT(w.loads + w.allows, 0);
+        if (w.fate[victim] == DOWN_UNREACHABLE) {
+            CHECK_INT(cluster_node_at(w.c, victim)->state, NODE_LOST);
+            CHECK(*cluster_node_at(w.c, victim)->detail);
+        }
+        finish();
+    }
+}
+
+static void a_plan_that_fails_is_told(void)
+{
+    begin(3, 3, CLUSTER_SERVE);
+    w.want_plan_failure = true;
+    create(NULL, 0);
+    run_until(60000000);
+    CHECK(w.failed && !w.reached);
+    CHECK_INT(w.error.code, ERR_INFEASIBLE);
+    CHECK_TEXT(w.error.text, "the model needs 9 GiB and 8 GiB fit");
+    CHECK_INT(w.loads, 0);
+    finish();
+}
+
+static void planning_loads_nothing_and_known_links_are_not_measured(void)
+{
+    struct cluster_link_options links[] = {{0, 1, 5e7, 2e-3}};
+    double rate = 0, rtt = 0;
+    bool measured = true;
+    begin(4, 3, CLUSTER_PLAN);
+    create(links, 1);
+    run_until(60000000);
+    CHECK(w.reached && !w.failed);
+    CHECK_INT(w.loads, 0);
+    CHECK(cluster_link_between(w.c, 1, 0, &rate, &rtt, &measured) && !measured);
+    CHECK_NEAR(rate, 5e7, 1);
+    CHECK(cluster_link_between(w.c, 2, 0, &rate, &rtt, &measured) && measured);
+    finish();
+}
+
+static void losses_are_described(void)
+{
+    begin(11, 2, CLUSTER_SERVE);
+    create(NULL, 0);
+    run_until(20000000);
+    REQUIRE(w.reached);
+    uint32_t node = w.stages[0].node;
+    w.fate[node] = DOWN_DIES;
+    strike(node);
+    run_until(40000000);
+    char want[200];
+    snprintf(want, sizeof want,
+             "worker \"%s\" was lost (its connection closed) while it ran blocks %u-%u; check its power, network and log, "
+             "then start again", w.names[node], w.stages[0].first_block, w.stages[0].last_block);
+    CHECK_TEXT(w.error.text, want);
+    finish();
+
+    begin(12, 1, CLUSTER_SERVE);
+    create(NULL, 0);
+    run_until(20000000);
+    REQUIRE(w.reached);
+    w.fate[0] = DOWN_FREEZES;
+    strike(0);
+    run_until(40000000);
+    CHECK(strstr(w.error.text, "worker \"node-0\" was lost (no heartbeat for 1.") ||
+          strstr(w.error.text, "(no heartbeat for 4."));
+    finish();
+
+    begin(13, 2, CLUSTER_SERVE);
+    w.fate[0] = w.fate[1] = DOWN_UNREACHABLE;
+    create(NULL, 0);
+    run_until(20000000);
+    CHECK_TEXT(w.error.text, "worker \"node-0\" at tcp://10.0.0.1:6000 cannot be reached within 4.0 s; is brigade-worker "
+                             "running there? (1 more did not answer either)");
+    finish();
+
+    begin(14, 2, CLUSTER_SERVE);
+    create(NULL, 0);
+    run_until(20000000);
+    REQUIRE(w.reached);
+    step((struct cluster_event){.kind = CLUSTER_STALLED, .stalled_us = 120000000});
+    CHECK(w.failed && strstr(w.error.text, "has not finished its micro-batch for 120 s"));
+    finish();
+}
+
+static const struct check_test tests[] = {
+    {"quiet clusters get ready", quiet_clusters_get_ready},
+    {"troubled clusters end with a line", troubled_clusters_end_with_a_line},
+    {"lossy networks never hang", lossy_networks_never_hang},
+    {"looking claims nothing", looking_claims_nothing},
+    {"a plan that fails is told", a_plan_that_fails_is_told},
+    {"planning loads nothing and known links are not measured", planning_loads_nothing_and_known_links_are_not_measured},
+    {"losses are described", losses_are_described},
+};
+
+int main(int argc, char **argv)
+{
+    int code = check_main(argc, argv, tests, sizeof tests / sizeof *tests);
+    mem_free(w.queue);
+    return code;
+}
