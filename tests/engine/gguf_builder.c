@@ -222,7 +222,7 @@ void gguf_build_sample(struct gguf_builder *b)
 
 void gguf_build_llama(struct gguf_builder *b, uint32_t type)
 {
-    enum { WIDTH = 256, KV = 128, FFN = 320, VOCAB = 96 };
+    enum { WIDTH = 256, KV = 64, FFN = 96, VOCAB = 96 };
     static const struct {
         const char *name;
         uint64_t shape[2];
@@ -238,7 +238,7 @@ void gguf_build_llama(struct gguf_builder *b, uint32_t type)
     gguf_build_u32(b, "llama.embedding_length", WIDTH);
     gguf_build_u32(b, "llama.feed_forward_length", FFN);
     gguf_build_u32(b, "llama.attention.head_count", 4);
-    gguf_build_u32(b, "llama.attention.head_count_kv", 2);
+    gguf_build_u32(b, "llama.attention.head_count_kv", 1);
     gguf_build_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_build_tensor(b, "token_embd.weight", type, 2, (uint64_t[]){WIDTH, VOCAB}, NULL);
     for (int block = 0; block < 2; block++)

@@ -39,7 +39,7 @@ void gguf_build_write(struct gguf_builder *b, const char *path);
 
 /* A small model-like file: keys of every type, arrays of each kind, tensors of several types; some 4 kB. */
 void gguf_build_sample(struct gguf_builder *b);
-/* Weights of a small llama (2 blocks, width 256, rows of 320 in ffn_down, tied head) of one type; 2.5 MB in F32. */
+/* Weights of a small llama (2 blocks, width 256, rows of 96 in ffn_down, tied head) of one type; 1.9 MB in F32. */
 void gguf_build_llama(struct gguf_builder *b, uint32_t type);
 
 /* A float of about a normal distribution, from a counter. */
