@@ -67,7 +67,7 @@ int pretokenizer_open(const char *name, struct pretokenizer **out, struct error 
         if (!p->codes[p->stages]) {
             char why[128] = "";
             pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-            rc = error_set(err, code == PCRE2_ERROR_NOMEMORY ? ERR_NOMEM : ERR_UNSUPPORTED,
+            rc = error_set(err, code == PCRE2_ERROR_HEAP_FAILED ? ERR_NOMEM : ERR_UNSUPPORTED,
                            "the pattern of pre-tokeniser %s does not compile with this PCRE2: %s at %zu", name, why, (size_t)at);
             goto out;
         }

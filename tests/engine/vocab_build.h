@@ -91,9 +91,10 @@ static inline void vocab_ints(struct vocab_build *b, const char *name, const int
 
 static inline void vocab_end(struct vocab_build *b)
 {
-    memcpy(b->bytes.data + 16, &b->keys, 8);
-    while (b->bytes.size % 32)
+    while (!b->bytes.failed && b->bytes.size % 32)
         buffer_putc(&b->bytes, 0);
+    if (!b->bytes.failed)
+        memcpy(b->bytes.data + 16, &b->keys, 8);
 }
 
 /* The printable spelling of a byte in byte-level vocabularies (1 or 2 bytes of UTF-8), written anew here. */
