@@ -1,6 +1,7 @@
 /* Opening GGUF files: the maps, the members of a split set, and the indices by name.
  * Owns the maps and the directory of a struct gguf; never writes to either after gguf_open returns, so any thread may
- * read. A file that another program cuts short while it is mapped raises SIGBUS: no reader through mmap can help that. */
+ * read. A file that another program cuts short while it is mapped raises SIGBUS: no reader through mmap can help that.
+ */
 #include "engine/files/gguf_internal.h"
 
 #include <errno.h>
@@ -164,7 +165,8 @@ static int open_one(const char *path, struct gguf **out, struct error *err)
 
 /* --- split sets --- */
 
-/* Splits ".../NAME-00002-of-00003.gguf" into the length of ".../NAME" and both numbers; false when it is no such name. */
+/* Splits ".../NAME-00002-of-00003.gguf" into the length of ".../NAME" and both numbers; false when it is no such name.
+ */
 static bool split_name(const char *path, size_t *prefix, unsigned *member, unsigned *members)
 {
     static const size_t tail = sizeof "-00001-of-00001.gguf" - 1;
@@ -212,9 +214,10 @@ static int check_member(const struct gguf *m, unsigned member, unsigned members,
     if (rc < 0 || (rc = gguf_get_u32(m, "split.count", &count, err)) < 0)
         return rc;
     if (no != member - 1 || count != members)
-        return error_set(err, ERR_FORMAT, "%s: this should be file %u of a split set of %u but says it is %u of %u; "
-                         "fetch the whole set again", gguf_path_shown(m->path), member, members,
-                         no == UINT32_MAX ? 0 : no + 1, count);
+        return error_set(err, ERR_FORMAT,
+                         "%s: this should be file %u of a split set of %u but says it is %u of %u; "
+                         "fetch the whole set again",
+                         gguf_path_shown(m->path), member, members, no == UINT32_MAX ? 0 : no + 1, count);
     return 0;
 }
 
@@ -232,7 +235,8 @@ static int open_set(struct gguf *g, unsigned members, struct gguf **set, struct 
         goto done;
     }
     if (!split_name(g->path, &prefix, &named_member, &named_members) || named_members != members) {
-        rc = error_set(err, ERR_FORMAT, "%s: this is one of a split set of %u files, which must be named "
+        rc = error_set(err, ERR_FORMAT,
+                       "%s: this is one of a split set of %u files, which must be named "
                        "NAME-00001-of-%05u.gguf and so on; give the files their names back",
                        gguf_path_shown(g->path), members, members);
         goto done;
@@ -263,8 +267,10 @@ static int open_set(struct gguf *g, unsigned members, struct gguf **set, struct 
     uint32_t tensors = 0;
     if (!rc && (rc = gguf_get_u32(all, "split.tensors.count", &tensors, err)) >= 0) {
         if (rc && tensors != all->tensor_count)
-            rc = error_set(err, ERR_FORMAT, "%s: the split set should hold %u tensors but has %zu; "
-                           "fetch the whole set again", gguf_path_shown(g->path), tensors, all->tensor_count);
+            rc = error_set(err, ERR_FORMAT,
+                           "%s: the split set should hold %u tensors but has %zu; "
+                           "fetch the whole set again",
+                           gguf_path_shown(g->path), tensors, all->tensor_count);
         else
             rc = 0;
     }

@@ -7,7 +7,8 @@
 
 #include "engine/files/gguf.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF is read in place, so the machine must be little-endian");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "GGUF is read in place, so the machine must be little-endian");
 
 /* Bounds that no real file comes near; they keep a hostile one from costing memory or time. */
 #define GGUF_KEYS_MAX 65536u

@@ -85,7 +85,8 @@ static int not_gguf(struct cursor *c)
             return error_set(c->err, ERR_FORMAT, "%s: this is %s", c->path, known[i].what);
     }
     if (c->size >= 9 && c->bytes[8] == '{' && c->bytes[7] == 0 && c->bytes[6] == 0)
-        return error_set(c->err, ERR_FORMAT, "%s: this looks like a safetensors file; convert the model to GGUF", c->path);
+        return error_set(c->err, ERR_FORMAT, "%s: this looks like a safetensors file; convert the model to GGUF",
+                         c->path);
     return error_set(c->err, ERR_FORMAT, "%s: this is not a GGUF file (it does not start with \"GGUF\")", c->path);
 }
 
@@ -99,9 +100,10 @@ static int parse_header(struct cursor *c, uint32_t *version, uint64_t *tensors, 
     if (rc)
         return rc;
     if (*version > 0xffff && __builtin_bswap32(*version) <= 0xffff)
-        return error_set(c->err, ERR_UNSUPPORTED,
-                         "%s: this is a big-endian GGUF file (version %u); convert the model for little-endian machines",
-                         c->path, __builtin_bswap32(*version));
+        return error_set(
+            c->err, ERR_UNSUPPORTED,
+            "%s: this is a big-endian GGUF file (version %u); convert the model for little-endian machines", c->path,
+            __builtin_bswap32(*version));
     if (*version != 2 && *version != 3)
         return error_set(c->err, ERR_UNSUPPORTED, "%s: GGUF version %u is not supported, only 2 and 3; %s", c->path,
                          *version, *version < 2 ? "convert the model again" : "a newer brigade may read it");
@@ -124,8 +126,9 @@ static int check_bools(struct cursor *c, const struct gguf_key *key, const char 
     const unsigned char *at = key->data;
     for (uint64_t i = 0; i < key->count; i++)
         if (at[i] > 1)
-            return error_set(c->err, ERR_FORMAT, "%s: key '%s' holds %u where a bool must be 0 or 1; the file is damaged",
-                             c->path, shown, at[i]);
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: key '%s' holds %u where a bool must be 0 or 1; the file is damaged", c->path, shown,
+                             at[i]);
     return 0;
 }
 
@@ -201,8 +204,9 @@ static int bad_tensor_type(struct cursor *c, const char *name, uint32_t type)
 {
     bool withdrawn = type == 4 || type == 5 || (type >= 31 && type <= 33) || (type >= 36 && type <= 38);
     return error_set(c->err, withdrawn ? ERR_UNSUPPORTED : ERR_FORMAT, "%s: tensor '%s' has type %u, %s", c->path, name,
-                     type, withdrawn ? "which was withdrawn from the format; quantise the model again"
-                                     : "which is unknown; the file is damaged or newer than this brigade");
+                     type,
+                     withdrawn ? "which was withdrawn from the format; quantise the model again"
+                               : "which is unknown; the file is damaged or newer than this brigade");
 }
 
 /* The tensor's shape into bytes: product and row size without overflow. */
@@ -217,8 +221,10 @@ static int check_shape(struct cursor *c, struct gguf_tensor *t)
             return error_set(c->err, ERR_FORMAT, "%s: dimension %u of tensor '%s' is 0; the file is damaged", c->path,
                              i, t->name);
         if (__builtin_mul_overflow(values, t->shape[i], &values) || values > INT64_MAX)
-            return error_set(c->err, ERR_FORMAT, "%s: the dimensions of tensor '%s' multiply to more than 2^63 values; "
-                             "the file is damaged", c->path, t->name);
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: the dimensions of tensor '%s' multiply to more than 2^63 values; "
+                             "the file is damaged",
+                             c->path, t->name);
     }
     if (t->shape[0] % info->block_values)
         return error_set(c->err, ERR_FORMAT,
@@ -248,8 +254,10 @@ static int parse_tensor(struct cursor *c, struct gguf_tensor *t)
     for (size_t i = 0; i < name.size; i++)
         if ((unsigned char)name.data[i] < ' ' || name.data[i] == 127) {
             char shown[GGUF_SHOWN];
-            return error_set(c->err, ERR_FORMAT, "%s: the name of tensor '%s' holds control characters; "
-                             "the file is damaged", c->path, gguf_shown(name, shown));
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: the name of tensor '%s' holds control characters; "
+                             "the file is damaged",
+                             c->path, gguf_shown(name, shown));
         }
     memcpy(t->name, name.data, name.size);
     t->name[name.size] = 0;
@@ -257,8 +265,10 @@ static int parse_tensor(struct cursor *c, struct gguf_tensor *t)
     if ((rc = take(c, &t->dims, sizeof t->dims)))
         return rc;
     if (t->dims < 1 || t->dims > 4)
-        return error_set(c->err, ERR_FORMAT, "%s: tensor '%s' has %u dimensions where 1 to 4 are possible; "
-                         "the file is damaged", c->path, t->name, t->dims);
+        return error_set(c->err, ERR_FORMAT,
+                         "%s: tensor '%s' has %u dimensions where 1 to 4 are possible; "
+                         "the file is damaged",
+                         c->path, t->name, t->dims);
     for (int i = 0; i < 4; i++)
         t->shape[i] = 1;
     if ((rc = take(c, t->shape, t->dims * sizeof *t->shape)) || (rc = take(c, &t->type, sizeof t->type)) ||
@@ -274,8 +284,10 @@ static int read_alignment(struct gguf *g, struct cursor *c, uint64_t *alignment)
     if (rc < 0)
         return rc;
     if (value < 8 || value > GGUF_ALIGNMENT_MAX || (value & (value - 1)))
-        return error_set(c->err, ERR_FORMAT, "%s: general.alignment is %u, not a power of two from 8 to %u; "
-                         "convert the model again", c->path, value, GGUF_ALIGNMENT_MAX);
+        return error_set(c->err, ERR_FORMAT,
+                         "%s: general.alignment is %u, not a power of two from 8 to %u; "
+                         "convert the model again",
+                         c->path, value, GGUF_ALIGNMENT_MAX);
     *alignment = value;
     return 0;
 }
@@ -287,17 +299,21 @@ static int place_tensors(struct gguf *g, struct cursor *c, uint64_t alignment)
     for (size_t i = 0; i < g->tensor_count; i++) {
         struct gguf_tensor *t = &g->tensors[i];
         if (t->offset % alignment)
-            return error_set(c->err, ERR_FORMAT, "%s: tensor '%s' starts at offset %llu, no multiple of the alignment "
-                             "%llu; the file is damaged", c->path, t->name, (unsigned long long)t->offset,
-                             (unsigned long long)alignment);
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: tensor '%s' starts at offset %llu, no multiple of the alignment "
+                             "%llu; the file is damaged",
+                             c->path, t->name, (unsigned long long)t->offset, (unsigned long long)alignment);
         uint64_t first, end;
         if (__builtin_add_overflow(start, t->offset, &first) || __builtin_add_overflow(first, t->bytes, &end))
-            return error_set(c->err, ERR_FORMAT, "%s: tensor '%s' starts at offset %llu, beyond any file; "
-                             "the file is damaged", c->path, t->name, (unsigned long long)t->offset);
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: tensor '%s' starts at offset %llu, beyond any file; "
+                             "the file is damaged",
+                             c->path, t->name, (unsigned long long)t->offset);
         if (end > c->size)
-            return error_set(c->err, ERR_FORMAT, "%s: tensor '%s' ends at byte %llu but the file has %llu; "
-                             "the download is incomplete, fetch it again", c->path, t->name, (unsigned long long)end,
-                             (unsigned long long)c->size);
+            return error_set(c->err, ERR_FORMAT,
+                             "%s: tensor '%s' ends at byte %llu but the file has %llu; "
+                             "the download is incomplete, fetch it again",
+                             c->path, t->name, (unsigned long long)end, (unsigned long long)c->size);
         t->offset = first;
         t->data = c->bytes + first;
     }
@@ -306,8 +322,8 @@ static int place_tensors(struct gguf *g, struct cursor *c, uint64_t alignment)
 
 int gguf_parse(struct gguf *g, struct error *err)
 {
-    struct cursor c = {.path = gguf_path_shown(g->files[0].path), .bytes = g->files[0].bytes,
-                       .size = g->files[0].size, .err = err};
+    struct cursor c = {
+        .path = gguf_path_shown(g->files[0].path), .bytes = g->files[0].bytes, .size = g->files[0].size, .err = err};
     uint64_t tensors = 0, keys = 0, alignment = 32;
     int rc = parse_header(&c, &g->version, &tensors, &keys);
     if (rc)

@@ -38,11 +38,11 @@ struct gguf_writer {
     size_t key_count;
     struct written_tensor *tensors;
     size_t tensor_count;
-    uint64_t data_bytes;     /* of the data section as declared, padding included */
-    size_t at_tensor;        /* whose data comes next */
-    uint64_t at_byte;        /* of that tensor */
-    uint64_t total_bytes;    /* of the file */
-    struct buffer out;       /* not yet handed to the kernel */
+    uint64_t data_bytes;  /* of the data section as declared, padding included */
+    size_t at_tensor;     /* whose data comes next */
+    uint64_t at_byte;     /* of that tensor */
+    uint64_t total_bytes; /* of the file */
+    struct buffer out;    /* not yet handed to the kernel */
 };
 
 static const char *shown(const struct gguf_writer *w)
@@ -261,7 +261,7 @@ int gguf_writer_add_tensor(struct gguf_writer *w, const char *name, uint32_t typ
                            struct error *err)
 {
     struct written_tensor t = {.type = type, .dims = dims, .shape = {1, 1, 1, 1}, .offset = w->data_bytes};
-    if (!*name || strlen(name) > sizeof ((struct gguf_tensor *)0)->name - 1 || dims < 1 || dims > 4)
+    if (!*name || strlen(name) > sizeof((struct gguf_tensor *)0)->name - 1 || dims < 1 || dims > 4)
         return error_set(err, ERR_USAGE, "%s: tensor '%s' has a name or a number of dimensions that no GGUF file holds",
                          shown(w), name);
     t.bytes = type_row_bytes(type, shape[0]);
@@ -314,8 +314,10 @@ static int write_failed(const struct gguf_writer *w, int error, struct error *er
     struct statvfs fs;
     if (error == ENOSPC && !fstatvfs(w->fd, &fs))
         units_bytes_text((uint64_t)fs.f_bavail * fs.f_frsize, free_text);
-    return error_set(err, ERR_IO, "%s: %s: the model needs %s and %s is free; free some space or write elsewhere "
-                     "(nothing was changed there)", shown(w), error == ENOSPC ? "the disk is full" : strerror(error),
+    return error_set(err, ERR_IO,
+                     "%s: %s: the model needs %s and %s is free; free some space or write elsewhere "
+                     "(nothing was changed there)",
+                     shown(w), error == ENOSPC ? "the disk is full" : strerror(error),
                      units_bytes_text(w->total_bytes, needed), free_text);
 }
 

@@ -108,10 +108,10 @@ static void count_tensors(const struct gguf *g, struct inspect_summary *s)
 static void name_file_type(const struct gguf *g, struct inspect_summary *s)
 {
     static const char *const names[] = {
-        "F32",     "F16",    "Q4_0",   "Q4_1",    "Q4_1",   "Q4_2",    "Q4_3",  "Q8_0",   "Q5_0",   "Q5_1",
-        "Q2_K",    "Q3_K_S", "Q3_K_M", "Q3_K_L",  "Q4_K_S", "Q4_K_M",  "Q5_K_S", "Q5_K_M", "Q6_K",  "IQ2_XXS",
-        "IQ2_XS",  "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S",  "IQ4_NL",  "IQ3_S", "IQ3_M",  "IQ2_S",  "IQ2_M",
-        "IQ4_XS",  "IQ1_M",  "BF16",   NULL,      NULL,     NULL,      "TQ1_0", "TQ2_0",  "MXFP4_MOE",
+        "F32",    "F16",    "Q4_0",   "Q4_1",    "Q4_1",   "Q4_2",   "Q4_3",   "Q8_0",   "Q5_0",      "Q5_1",
+        "Q2_K",   "Q3_K_S", "Q3_K_M", "Q3_K_L",  "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K",      "IQ2_XXS",
+        "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S",  "IQ4_NL", "IQ3_S",  "IQ3_M",  "IQ2_S",     "IQ2_M",
+        "IQ4_XS", "IQ1_M",  "BF16",   NULL,      NULL,     NULL,     "TQ1_0",  "TQ2_0",  "MXFP4_MOE",
     };
     uint32_t number = UINT32_MAX;
     const char *name = "";

@@ -34,9 +34,9 @@ struct inspect_summary {
     struct inspect_part all;
     double bits_per_weight;
     size_t type_count;
-    struct inspect_type *types; /* by falling bytes */
-    size_t block_count;         /* blocks seen in tensor names: "blk.N." */
-    struct inspect_part *block; /* of block N */
+    struct inspect_type *types;                 /* by falling bytes */
+    size_t block_count;                         /* blocks seen in tensor names: "blk.N." */
+    struct inspect_part *block;                 /* of block N */
     struct inspect_part embedding, head, other; /* token_embd.*; output.*; everything else outside the blocks */
 };
 

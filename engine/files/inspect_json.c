@@ -31,9 +31,9 @@ static json_t *types_json(const struct inspect_summary *s, int *failed)
     json_t *list = json_array();
     for (size_t i = 0; list && i < s->type_count; i++) {
         const struct inspect_part *part = &s->types[i].part;
-        json_t *row = json_pack("{s:s, s:I, s:I, s:I}", "type", type_name(s->types[i].type), "tensors",
-                                (json_int_t)part->tensors, "parameters", (json_int_t)part->parameters, "bytes",
-                                (json_int_t)part->bytes);
+        json_t *row =
+            json_pack("{s:s, s:I, s:I, s:I}", "type", type_name(s->types[i].type), "tensors", (json_int_t)part->tensors,
+                      "parameters", (json_int_t)part->parameters, "bytes", (json_int_t)part->bytes);
         *failed |= json_array_append_new(list, row) != 0;
     }
     return list;

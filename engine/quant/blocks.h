@@ -49,9 +49,9 @@ struct block_q2_k { /* 16 groups of 16: scale * (s & 15) * q - minimum * (s >> 4
     uint8_t q[64]; /* 2 bits: value 128 h + 32 j + i is bits 2j of byte 32 h + i */
     uint16_t scale, minimum;
 };
-struct block_q3_k { /* 16 groups of 16: scale * (s - 32) * (q - 4) */
-    uint8_t high[32]; /* bit 4 h + j of byte i: bit 2 of value 128 h + 32 j + i */
-    uint8_t q[64];    /* low 2 bits, as in Q2_K */
+struct block_q3_k {     /* 16 groups of 16: scale * (s - 32) * (q - 4) */
+    uint8_t high[32];   /* bit 4 h + j of byte i: bit 2 of value 128 h + 32 j + i */
+    uint8_t q[64];      /* low 2 bits, as in Q2_K */
     uint8_t scales[12]; /* 16 of 6 bits: low nibbles of 0..7 then high nibbles are the low bits of s[0..7], s[8..15];
                          * bits 2 (g / 4) of byte 8 + g % 4 are the high bits of s[g] */
     uint16_t scale;
@@ -67,7 +67,7 @@ struct block_q5_k { /* as Q4_K with a fifth bit */
     uint8_t high[32]; /* bit g of byte i: bit 4 of value i of group g */
     uint8_t q[128];
 };
-struct block_q6_k { /* 16 groups of 16: scale * s * (q - 32) */
+struct block_q6_k {   /* 16 groups of 16: scale * s * (q - 32) */
     uint8_t low[128]; /* 4 bits: value 128 h + 64 k + i (i < 64) is nibble k of byte 64 h + i */
     uint8_t high[64]; /* 2 bits: value 128 h + 32 j + i is bits 2j of byte 32 h + i */
     int8_t scales[16];
@@ -75,17 +75,19 @@ struct block_q6_k { /* 16 groups of 16: scale * s * (q - 32) */
 };
 struct block_iq4_xs { /* 8 groups of 32: scale * (s - 32) * codebook_iq4[q] */
     uint16_t scale;
-    uint16_t scales_high; /* 2 bits a group */
+    uint16_t scales_high;  /* 2 bits a group */
     uint8_t scales_low[4]; /* 4 bits a group */
     uint8_t q[128];        /* halves of 32 in each group's 16 bytes */
 };
-struct block_tq1_0 { /* scale * (trit - 1); five trits a byte as a fraction of 256: trit n is byte * 3^n mod 256 * 3 / 256 */
-    uint8_t q[48];    /* values 0..159: byte i, trit n is value 32 n + i (i < 32); 160..239: byte 32 + i is 160 + 16 n + i */
-    uint8_t last[4];  /* values 240..255: byte i, trit n is value 240 + 4 n + i */
+/* Five trits a byte, as a fraction of 256: trit n of a byte is (byte * 3^n mod 256) * 3 / 256. */
+struct block_tq1_0 { /* scale * (trit - 1) */
+    uint8_t q[48];   /* values 0..159: trit n of byte i is value 32 n + i (i < 32);
+                      * values 160..239: trit n of byte 32 + i is value 160 + 16 n + i */
+    uint8_t last[4]; /* values 240..255: trit n of byte i is value 240 + 4 n + i */
     uint16_t scale;
 };
 struct block_tq2_0 { /* scale * (q - 1) */
-    uint8_t q[64]; /* as in Q2_K */
+    uint8_t q[64];   /* as in Q2_K */
     uint16_t scale;
 };
 
@@ -96,7 +98,7 @@ struct block_iq2_xxs {
 };
 struct block_iq2_xs {
     uint16_t scale;
-    uint16_t q[32]; /* a point: 9 bits number, 7 bits signs */
+    uint16_t q[32];    /* a point: 9 bits number, 7 bits signs */
     uint8_t scales[8]; /* a group: 4 bits for each two points */
 };
 struct block_iq2_s {
@@ -125,7 +127,7 @@ struct block_iq1_s { /* scale * (2 s + 1) * (point + delta) */
 };
 struct block_iq1_m {
     uint8_t q[32];
-    uint8_t high[16]; /* a nibble a point: 3 bits of its number, the sign of its delta */
+    uint8_t high[16];  /* a nibble a point: 3 bits of its number, the sign of its delta */
     uint8_t scales[8]; /* four words: 3 bits for each two points, and in the top 4 bits of each a part of the scale */
 };
 

@@ -1,4 +1,4 @@
-/* The codebooks of the IQ1, IQ2 and IQ3 types. They are part of the file format (ggml-common.h holds the same points one
+/* The codebooks of the IQ1, IQ2 and IQ3 types. They are part of the file format (ggml-common.h holds the points one
  * byte a coordinate); here each point is packed into 16 bits, 2 or 3 bits a coordinate, and the few values a coordinate
  * can have stand in a table of levels. Pure data; any thread. */
 #include "engine/quant/codebook.h"

@@ -115,13 +115,13 @@ static void from_f64(const unsigned char *row, float *out, uint64_t values)
 }
 
 static dequantize_block *const blocks[TYPE_COUNT] = {
-    [TYPE_Q4_0] = dequantize_q4_0,       [TYPE_Q4_1] = dequantize_q4_1,   [TYPE_Q5_0] = dequantize_q5_0,
-    [TYPE_Q5_1] = dequantize_q5_1,       [TYPE_Q8_0] = dequantize_q8_0,   [TYPE_IQ4_NL] = dequantize_iq4_nl,
-    [TYPE_MXFP4] = dequantize_mxfp4,     [TYPE_Q2_K] = dequantize_q2_k,   [TYPE_Q3_K] = dequantize_q3_k,
-    [TYPE_Q4_K] = dequantize_q4_k,       [TYPE_Q5_K] = dequantize_q5_k,   [TYPE_Q6_K] = dequantize_q6_k,
-    [TYPE_IQ4_XS] = dequantize_iq4_xs,   [TYPE_TQ1_0] = dequantize_tq1_0, [TYPE_TQ2_0] = dequantize_tq2_0,
+    [TYPE_Q4_0] = dequantize_q4_0,       [TYPE_Q4_1] = dequantize_q4_1,     [TYPE_Q5_0] = dequantize_q5_0,
+    [TYPE_Q5_1] = dequantize_q5_1,       [TYPE_Q8_0] = dequantize_q8_0,     [TYPE_IQ4_NL] = dequantize_iq4_nl,
+    [TYPE_MXFP4] = dequantize_mxfp4,     [TYPE_Q2_K] = dequantize_q2_k,     [TYPE_Q3_K] = dequantize_q3_k,
+    [TYPE_Q4_K] = dequantize_q4_k,       [TYPE_Q5_K] = dequantize_q5_k,     [TYPE_Q6_K] = dequantize_q6_k,
+    [TYPE_IQ4_XS] = dequantize_iq4_xs,   [TYPE_TQ1_0] = dequantize_tq1_0,   [TYPE_TQ2_0] = dequantize_tq2_0,
     [TYPE_IQ2_XXS] = dequantize_iq2_xxs, [TYPE_IQ2_XS] = dequantize_iq2_xs, [TYPE_IQ2_S] = dequantize_iq2_s,
-    [TYPE_IQ3_XXS] = dequantize_iq3_xxs, [TYPE_IQ3_S] = dequantize_iq3_s, [TYPE_IQ1_S] = dequantize_iq1_s,
+    [TYPE_IQ3_XXS] = dequantize_iq3_xxs, [TYPE_IQ3_S] = dequantize_iq3_s,   [TYPE_IQ1_S] = dequantize_iq1_s,
     [TYPE_IQ1_M] = dequantize_iq1_m,
 };
 

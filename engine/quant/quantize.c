@@ -11,7 +11,8 @@
 #include "engine/quant/quantize_search.h"
 #include "engine/quant/types.h"
 
-/* Small blocks count every squared error alike: measured better (perplexity) for all but Q4_1 than weights that grow with the value. */
+/* Small blocks count every squared error alike: measured better (perplexity) for all but Q4_1 than weights that grow
+ * with the value. */
 static const float even[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 

@@ -49,8 +49,8 @@ struct job {
     struct gguf_writer *writer;
     uint32_t *types; /* of every tensor of in */
     int threads;
-    float *floats;        /* a row for each thread */
-    unsigned char *out;   /* a piece's results */
+    float *floats;      /* a row for each thread */
+    unsigned char *out; /* a piece's results */
     int (*progress)(void *context, const struct quantize_progress *p);
     void *context;
     struct quantize_progress at;
@@ -87,9 +87,10 @@ static int convert_piece(struct job *job, const struct gguf_tensor *t, uint32_t 
     for (int i = 0; i < used; i++)
         if (shares[i].bad_row < shares[i].rows) {
             uint64_t row = first + rows * (uint64_t)i / (uint64_t)used + shares[i].bad_row;
-            return error_set(job->err, ERR_FORMAT, "%s: row %llu of tensor '%s' holds a value that is not finite; "
-                             "the model is damaged, fetch it again", gguf_file_path(job->in, t->file),
-                             (unsigned long long)row, t->name);
+            return error_set(job->err, ERR_FORMAT,
+                             "%s: row %llu of tensor '%s' holds a value that is not finite; "
+                             "the model is damaged, fetch it again",
+                             gguf_file_path(job->in, t->file), (unsigned long long)row, t->name);
         }
     return 0;
 }
@@ -134,8 +135,10 @@ static int check_source(const struct gguf *in, const struct gguf_tensor *t, stru
 {
     if (t->type == TYPE_F32 || t->type == TYPE_F16 || t->type == TYPE_BF16 || t->type == TYPE_F64)
         return 0;
-    return error_set(err, ERR_UNSUPPORTED, "%s: tensor '%s' is %s already, and quantising twice loses quality; "
-                     "start from the F32, F16 or BF16 file", gguf_file_path(in, t->file), t->name, type_name(t->type));
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: tensor '%s' is %s already, and quantising twice loses quality; "
+                     "start from the F32, F16 or BF16 file",
+                     gguf_file_path(in, t->file), t->name, type_name(t->type));
 }
 
 /* Declares keys and tensors, and finds the largest buffers needed. */
@@ -168,8 +171,7 @@ static int declare(struct job *job, const struct recipe *recipe, struct quantize
     }
     job->at.values = result->parameters;
     result->bytes = gguf_writer_bytes(job->writer);
-    result->bits_per_weight =
-        result->parameters ? 8.0 * (double)result->tensor_bytes / (double)result->parameters : 0;
+    result->bits_per_weight = result->parameters ? 8.0 * (double)result->tensor_bytes / (double)result->parameters : 0;
     return rc;
 }
 
@@ -177,13 +179,21 @@ int quantize_model(const struct gguf *in, const char *out_path, const struct rec
                    int (*progress)(void *context, const struct quantize_progress *p), void *context,
                    struct quantize_result *result, struct error *err)
 {
-    struct job job = {.in = in, .threads = threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : threads,
-                      .progress = progress, .context = context, .at.count = gguf_tensor_count(in), .err = err};
+    struct job job = {.in = in,
+                      .threads = threads < 1             ? 1
+                                 : threads > THREADS_MAX ? THREADS_MAX
+                                                         : threads,
+                      .progress = progress,
+                      .context = context,
+                      .at.count = gguf_tensor_count(in),
+                      .err = err};
     struct quantize_result made = {0};
     uint64_t row_values = 0, piece_bytes = 0;
     int rc = job.at.count ? gguf_writer_open(out_path, &job.writer, err)
-                          : error_set(err, ERR_UNSUPPORTED, "%s: the file holds no tensors, only a vocabulary; "
-                                      "there is nothing to quantise", gguf_path(in));
+                          : error_set(err, ERR_UNSUPPORTED,
+                                      "%s: the file holds no tensors, only a vocabulary; "
+                                      "there is nothing to quantise",
+                                      gguf_path(in));
     if (rc)
         return rc;
     job.types = mem_zalloc(job.at.count, sizeof *job.types);

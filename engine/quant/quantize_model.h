@@ -17,7 +17,7 @@ struct quantize_progress {
 };
 
 struct quantize_result {
-    uint64_t bytes;         /* of the file */
+    uint64_t bytes; /* of the file */
     uint64_t tensor_bytes;
     uint64_t parameters;    /* values of all tensors */
     double bits_per_weight; /* 8 * tensor_bytes / parameters */

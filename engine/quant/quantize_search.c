@@ -149,7 +149,8 @@ float search_scale_minimum(const float *x, const float *w, int n, int top, int n
     }
     struct line best = {0, low, 0};
     for (int k = -10; k <= 12; k++) {
-        struct line next = fit_line(x, w, n, ((float)top + 0.1f * (float)k) * inv, low, top, nonpositive, sum_w, sum_wx);
+        struct line next =
+            fit_line(x, w, n, ((float)top + 0.1f * (float)k) * inv, low, top, nonpositive, sum_w, sum_wx);
         if (next.loss < best.loss)
             best = next;
     }

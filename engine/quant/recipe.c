@@ -79,8 +79,17 @@ static struct shape model_shape(const struct gguf *g)
 static bool stays(const struct gguf_tensor *t)
 {
     static const char *const delicate[] = {
-        "_norm.weight", "ffn_gate_inp.weight", "position_embd", "token_types.weight", "attn_rel_b.weight",
-        "ssm_conv1d.weight", "shortconv.conv.weight", "altup", "laurel", "per_layer_model_proj", "time_mix_",
+        "_norm.weight",
+        "ffn_gate_inp.weight",
+        "position_embd",
+        "token_types.weight",
+        "attn_rel_b.weight",
+        "ssm_conv1d.weight",
+        "shortconv.conv.weight",
+        "altup",
+        "laurel",
+        "per_layer_model_proj",
+        "time_mix_",
     };
     size_t n = strlen(t->name);
     if (n < 6 || strcmp(t->name + n - 6, "weight") || (t->shape[1] == 1 && t->shape[2] == 1 && t->shape[3] == 1))

@@ -227,9 +227,9 @@ void gguf_build_llama(struct gguf_builder *b, uint32_t type)
         const char *name;
         uint64_t shape[2];
     } weights[] = {
-        {"attn_norm.weight", {WIDTH, 0}},        {"attn_q.weight", {WIDTH, WIDTH}}, {"attn_k.weight", {WIDTH, KV}},
-        {"attn_v.weight", {WIDTH, KV}},          {"attn_output.weight", {WIDTH, WIDTH}}, {"ffn_norm.weight", {WIDTH, 0}},
-        {"ffn_gate.weight", {WIDTH, FFN}},       {"ffn_up.weight", {WIDTH, FFN}},   {"ffn_down.weight", {FFN, WIDTH}},
+        {"attn_norm.weight", {WIDTH, 0}},  {"attn_q.weight", {WIDTH, WIDTH}},      {"attn_k.weight", {WIDTH, KV}},
+        {"attn_v.weight", {WIDTH, KV}},    {"attn_output.weight", {WIDTH, WIDTH}}, {"ffn_norm.weight", {WIDTH, 0}},
+        {"ffn_gate.weight", {WIDTH, FFN}}, {"ffn_up.weight", {WIDTH, FFN}},        {"ffn_down.weight", {FFN, WIDTH}},
     };
     gguf_build_text(b, "general.architecture", "llama");
     gguf_build_u32(b, "general.file_type", 0);

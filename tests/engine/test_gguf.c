@@ -277,9 +277,14 @@ static void other_files_are_recognised(void)
     static const struct {
         const char *start, *want;
     } kinds[] = {
-        {"lmgg....", "unversioned GGML"},   {"tjgg....", "GGJT"},          {"PK\003\004....", "zip archive"},
-        {"<!DOCTYPE html>", "web page"},    {"version https://git-lfs", "Git LFS pointer"},
-        {"FUGG....", "bytes reversed"},     {"hello, world", "not a GGUF file"}, {"GG", "not a GGUF file"},
+        {"lmgg....", "unversioned GGML"},
+        {"tjgg....", "GGJT"},
+        {"PK\003\004....", "zip archive"},
+        {"<!DOCTYPE html>", "web page"},
+        {"version https://git-lfs", "Git LFS pointer"},
+        {"FUGG....", "bytes reversed"},
+        {"hello, world", "not a GGUF file"},
+        {"GG", "not a GGUF file"},
         {"\x10\0\0\0\0\0\0\0{\"a\":1}", "safetensors"},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -325,7 +330,8 @@ static void write_set(const char *name, unsigned count, unsigned announced, unsi
 
 static void split_sets_open_from_any_member(void)
 {
-    static const char *const names[] = {"set-00001-of-00003.gguf", "set-00002-of-00003.gguf", "set-00003-of-00003.gguf"};
+    static const char *const names[] = {"set-00001-of-00003.gguf", "set-00002-of-00003.gguf",
+                                        "set-00003-of-00003.gguf"};
     write_set("set", 3, 6, 0);
     for (int i = 0; i < 3; i++) {
         struct gguf *g = NULL;

@@ -85,7 +85,7 @@ static void more_bytes_are_safe(void)
     memcpy(longer, sample, sample_size);
     memset(longer + sample_size, 0xff, 512);
     for (size_t more = 1; more <= 512; more *= 2)
-        CHECK(attempt(longer, sample_size + more)); /* bytes behind the last tensor harm nobody */
+        CHECK(attempt(longer, sample_size + more));      /* bytes behind the last tensor harm nobody */
     for (size_t at = 0; at <= directory_size; at += 3) { /* bytes put in between shift all that follows */
         memcpy(longer, sample, at);
         memset(longer + at, (int)at, 8);
@@ -99,9 +99,29 @@ static void hostile_numbers_are_safe(void)
 {
     make_sample();
     const uint64_t hostile[] = {
-        0, 1, 4, 9, 0x7f, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, UINT64_C(1) << 32, UINT64_C(1) << 61,
-        (UINT64_C(1) << 61) + 1, UINT64_C(1) << 62, INT64_MAX, (uint64_t)INT64_MAX + 1, UINT64_MAX - 7, UINT64_MAX - 31,
-        UINT64_MAX, sample_size, sample_size + 1, sample_size - directory_size, directory_size,
+        0,
+        1,
+        4,
+        9,
+        0x7f,
+        0xff,
+        0xffff,
+        0x7fffffff,
+        0x80000000,
+        0xffffffff,
+        UINT64_C(1) << 32,
+        UINT64_C(1) << 61,
+        (UINT64_C(1) << 61) + 1,
+        UINT64_C(1) << 62,
+        INT64_MAX,
+        (uint64_t)INT64_MAX + 1,
+        UINT64_MAX - 7,
+        UINT64_MAX - 31,
+        UINT64_MAX,
+        sample_size,
+        sample_size + 1,
+        sample_size - directory_size,
+        directory_size,
     };
     for (size_t at = 4; at + 8 <= directory_size; at++)
         for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++)

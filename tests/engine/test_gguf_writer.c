@@ -91,7 +91,8 @@ static void a_copy_is_the_same_file(void)
     for (size_t i = 0; i < gguf_tensor_count(from); i++) { /* in odd pieces, to cross every border */
         const struct gguf_tensor *t = gguf_tensor_at(from, i);
         for (uint64_t at = 0; at < t->bytes; at += 37)
-            CHECK_INT(gguf_writer_data(w, (const char *)t->data + at, t->bytes - at < 37 ? t->bytes - at : 37, &err), 0);
+            CHECK_INT(gguf_writer_data(w, (const char *)t->data + at, t->bytes - at < 37 ? t->bytes - at : 37, &err),
+                      0);
     }
     uint64_t announced = gguf_writer_bytes(w);
     CHECK_INT(gguf_writer_data(w, "x", 1, &err), ERR_BOUND);

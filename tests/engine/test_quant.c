@@ -103,14 +103,12 @@ static void dequantisation_matches_known_sums(void)
     static const struct {
         uint32_t type, sum;
     } known[] = {
-        {TYPE_F16, 0xe6047d8e}, {TYPE_Q4_0, 0x577f481b}, {TYPE_Q4_1, 0xfdaff9c0},
-        {TYPE_Q5_0, 0x109460bc}, {TYPE_Q5_1, 0xed22a932}, {TYPE_Q8_0, 0xae156974},
-        {TYPE_Q2_K, 0x40eb47a6}, {TYPE_Q3_K, 0xe4187734}, {TYPE_Q4_K, 0xd98a65cd},
-        {TYPE_Q5_K, 0x5d4938c8}, {TYPE_Q6_K, 0x064aa7ea}, {TYPE_IQ2_XXS, 0x8cc996e5},
-        {TYPE_IQ2_XS, 0x5c4d5b25}, {TYPE_IQ3_XXS, 0x1e756a3c}, {TYPE_IQ1_S, 0x74f6f304},
-        {TYPE_IQ4_NL, 0xbb744148}, {TYPE_IQ3_S, 0xa199b518}, {TYPE_IQ2_S, 0x4357fcfe},
-        {TYPE_IQ4_XS, 0xe84f5819}, {TYPE_IQ1_M, 0x40a79559}, {TYPE_BF16, 0x804b6c43},
-        {TYPE_TQ1_0, 0xe08c70cb}, {TYPE_TQ2_0, 0xcdf95d8f}, {TYPE_MXFP4, 0xf99fd0fa},
+        {TYPE_F16, 0xe6047d8e},    {TYPE_Q4_0, 0x577f481b},    {TYPE_Q4_1, 0xfdaff9c0},   {TYPE_Q5_0, 0x109460bc},
+        {TYPE_Q5_1, 0xed22a932},   {TYPE_Q8_0, 0xae156974},    {TYPE_Q2_K, 0x40eb47a6},   {TYPE_Q3_K, 0xe4187734},
+        {TYPE_Q4_K, 0xd98a65cd},   {TYPE_Q5_K, 0x5d4938c8},    {TYPE_Q6_K, 0x064aa7ea},   {TYPE_IQ2_XXS, 0x8cc996e5},
+        {TYPE_IQ2_XS, 0x5c4d5b25}, {TYPE_IQ3_XXS, 0x1e756a3c}, {TYPE_IQ1_S, 0x74f6f304},  {TYPE_IQ4_NL, 0xbb744148},
+        {TYPE_IQ3_S, 0xa199b518},  {TYPE_IQ2_S, 0x4357fcfe},   {TYPE_IQ4_XS, 0xe84f5819}, {TYPE_IQ1_M, 0x40a79559},
+        {TYPE_BF16, 0x804b6c43},   {TYPE_TQ1_0, 0xe08c70cb},   {TYPE_TQ2_0, 0xcdf95d8f},  {TYPE_MXFP4, 0xf99fd0fa},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         uint32_t sum = dequantized_sum(known[i].type);
@@ -157,18 +155,10 @@ static const struct {
     double error; /* at most, on values of about a normal distribution */
     uint32_t sum; /* CRC-32 of the bytes: the same from every compiler on every machine */
 } written[] = {
-    {TYPE_F32, 0, 0xf6582d48},
-    {TYPE_F16, 0.0002121, 0xd931e27f},
-    {TYPE_BF16, 0.001687, 0x98a1b462},
-    {TYPE_Q8_0, 0.005131, 0x154b5b6d},
-    {TYPE_Q6_K, 0.01632, 0x55127ccb},
-    {TYPE_Q5_K, 0.03367, 0xe7692e92},
-    {TYPE_Q5_1, 0.03268, 0xc94e7ed1},
-    {TYPE_Q5_0, 0.03838, 0x18c50be5},
-    {TYPE_Q4_K, 0.0689, 0x55636890},
-    {TYPE_IQ4_NL, 0.07174, 0x566b96a8},
-    {TYPE_Q4_1, 0.06811, 0x6d04ccc4},
-    {TYPE_Q4_0, 0.07777, 0x5a0ad099},
+    {TYPE_F32, 0, 0xf6582d48},          {TYPE_F16, 0.0002121, 0xd931e27f}, {TYPE_BF16, 0.001687, 0x98a1b462},
+    {TYPE_Q8_0, 0.005131, 0x154b5b6d},  {TYPE_Q6_K, 0.01632, 0x55127ccb},  {TYPE_Q5_K, 0.03367, 0xe7692e92},
+    {TYPE_Q5_1, 0.03268, 0xc94e7ed1},   {TYPE_Q5_0, 0.03838, 0x18c50be5},  {TYPE_Q4_K, 0.0689, 0x55636890},
+    {TYPE_IQ4_NL, 0.07174, 0x566b96a8}, {TYPE_Q4_1, 0.06811, 0x6d04ccc4},  {TYPE_Q4_0, 0.07777, 0x5a0ad099},
 };
 
 static void quantisation_errs_little_and_always_alike(void)
@@ -181,7 +171,8 @@ static void quantisation_errs_little_and_always_alike(void)
         double error = relative_error(type, x, SAMPLE, bytes);
         uint32_t sum = hash_crc32(0, bytes, type_row_bytes(type, SAMPLE));
         if (!(error <= written[i].error) || sum != written[i].sum)
-            CHECK_FAIL("%s errs by %.5f (bound %.5f), bytes sum to 0x%08x", type_name(type), error, written[i].error, sum);
+            CHECK_FAIL("%s errs by %.5f (bound %.5f), bytes sum to 0x%08x", type_name(type), error, written[i].error,
+                       sum);
     }
     mem_free(x);
     mem_free(bytes);

@@ -41,7 +41,8 @@ static struct gguf *shaped_model(const char *name, uint32_t blocks, uint32_t exp
 {
     struct gguf_builder b = {0};
     char tensor[64];
-    static const char *const weights[] = {"attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv", "ffn_up", "ffn_down"};
+    static const char *const weights[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
+                                          "attn_qkv", "ffn_up", "ffn_down"};
     gguf_build_text(&b, "general.architecture", "llama");
     gguf_build_u32(&b, "llama.block_count", blocks);
     gguf_build_u32(&b, "llama.expert_count", experts);
@@ -239,7 +240,8 @@ static void trouble_writes_nothing(void)
     gguf_build_text(&b, "general.architecture", "llama");
     g = open_built(&b, "vocabulary.gguf");
     REQUIRE(g);
-    CHECK_INT(quantize_model(g, in_folder("out.gguf"), recipe_find("Q8_0"), 1, NULL, NULL, NULL, &err), ERR_UNSUPPORTED);
+    CHECK_INT(quantize_model(g, in_folder("out.gguf"), recipe_find("Q8_0"), 1, NULL, NULL, NULL, &err),
+              ERR_UNSUPPORTED);
     gguf_close(g);
 }
 
@@ -262,12 +264,14 @@ static void summaries_add_up(void)
     CHECK_INT(s->type_count, 2);
     CHECK_INT(s->types[0].type, TYPE_F16);
     CHECK_INT(s->types[1].part.parameters, 5 * 256);
-    CHECK_INT(s->block[0].bytes + s->block[1].bytes + s->embedding.bytes + s->head.bytes + s->other.bytes, s->all.bytes);
+    CHECK_INT(s->block[0].bytes + s->block[1].bytes + s->embedding.bytes + s->head.bytes + s->other.bytes,
+              s->all.bytes);
     CHECK_INT(s->block[1].tensors, 9);
     CHECK_INT(s->embedding.bytes, 96 * 256 * 2);
     CHECK_INT(s->head.tensors, 0);
     CHECK_INT(s->other.tensors, 1);
-    CHECK(inspect_block_of("blk.12.x") == 12 && inspect_block_of("blk.x") == -1 && inspect_block_of("blk.99999999.x") == -1);
+    CHECK(inspect_block_of("blk.12.x") == 12 && inspect_block_of("blk.x") == -1 &&
+          inspect_block_of("blk.99999999.x") == -1);
     inspect_free(s);
     gguf_close(g);
 }
