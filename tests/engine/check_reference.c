@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/memory.h"
 #include "engine/model/local.h"
 
@@ -24,6 +25,7 @@ struct verdict {
     double mean_nll, worst_nll;
     uint32_t greedy, greedy_same;
     double first_flip_margin;
+    uint32_t crc; /* of the logits after the last id: to compare machines */
 };
 
 static int run_case(const struct settings *s, struct pool *pool, const char *name, const json_t *want,
@@ -70,6 +72,7 @@ static int run_case(const struct settings *s, struct pool *pool, const char *nam
 
     if ((failed = local_feed(l, 2, ids, n, WANT_LOGITS, -1, NULL, NULL, &r, err)) < 0)
         goto done;
+    v.crc = hash_crc32(0, r.logits, model_info(m)->vocabulary * sizeof *r.logits);
     double std = json_number_value(json_object_get(want, "std"));
     for (uint32_t i = 0; i < 32 && i < json_array_size(jtop); i++) {
         const json_t *pair = json_array_get(jtop, i);
@@ -161,7 +164,7 @@ int main(int argc, char **argv)
                name, v.worst_logit, v.mean_nll, v.worst_nll, v.greedy_same, v.greedy);
         if (v.first_flip_margin >= 0)
             printf(" (flip at margin %.4f)", v.first_flip_margin);
-        printf("\n");
+        printf(", crc32 %08x\n", v.crc);
     }
     json_decref(all);
     pool_destroy(pool);
