@@ -13,7 +13,7 @@
 #endif
 #define SUBS (PANEL_ROWS / LANES)
 #ifndef FETCH_AHEAD
-#define FETCH_AHEAD 4096u /* bytes ahead of the stream of weights, when memory is what limits */
+#define FETCH_AHEAD 8192u /* bytes ahead of the stream of weights, when memory is what limits */
 #endif
 
 /* What follows of a layout at compile time. */
@@ -112,6 +112,8 @@ INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int g
 {
     const int shift = zero_shift(l);
     li sum[TILE];
+    for (uint32_t t = 0; t < T; t++)
+        sum[t] = li_zero();
     for (int half = 0; half < 2; half++) {
         lb w[4];
         unpack16(l, q, row, half, codes, w);

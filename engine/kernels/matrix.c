@@ -20,6 +20,17 @@ bool matrix_supported(uint32_t type, uint32_t cols)
     return cols % type_info(type)->block_values == 0;
 }
 
+static uint32_t float_bytes(uint32_t type)
+{
+    return type == TYPE_F32 ? 4 : 2;
+}
+
+/* Whether the level multiplies the file's own rows as they lie. */
+static bool as_in_file(uint32_t type)
+{
+    return is_float(type) ? !kernels->float_groups : layout_of(type) == LAYOUT_EXPANDED;
+}
+
 static uint32_t panels_of(uint32_t rows)
 {
     return rows / PANEL_ROWS + (rows % PANEL_ROWS != 0);
@@ -28,17 +39,16 @@ static uint32_t panels_of(uint32_t rows)
 /* What the level's layout takes; for the file's own order, the file's bytes. */
 static size_t laid_out_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 {
-    enum layout layout = is_float(type) ? LAYOUT_EXPANDED : layout_of(type);
-    if (layout == LAYOUT_EXPANDED)
+    if (as_in_file(type))
         return rows * type_row_bytes(type, cols);
-    return panels_of(rows) * layout_panel_bytes(layout, cols);
+    if (is_float(type))
+        return ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS * float_group_bytes(float_bytes(type), cols);
+    return panels_of(rows) * layout_panel_bytes(layout_of(type), cols);
 }
 
 size_t matrix_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 {
-    if (!matrix_supported(type, cols) || is_float(type) || layout_of(type) == LAYOUT_EXPANDED)
-        return 0;
-    return laid_out_bytes(type, rows, cols);
+    return !matrix_supported(type, cols) || as_in_file(type) ? 0 : laid_out_bytes(type, rows, cols);
 }
 
 struct load_job {
@@ -60,6 +70,20 @@ static void load_panels(void *context, size_t begin, size_t end, int thread)
     }
 }
 
+#define FLOAT_GRAIN 16u /* groups a piece */
+
+static void load_floats(void *context, size_t begin, size_t end, int thread)
+{
+    const struct load_job *job = context;
+    const struct matrix *m = job->m;
+    uint32_t each = float_bytes(m->type);
+    for (size_t g = begin; g < end; g++) {
+        uint32_t first = (uint32_t)g * FLOAT_ROWS, rows = m->rows - first < FLOAT_ROWS ? m->rows - first : FLOAT_ROWS;
+        pack_floats(each, m->cols, job->source + first * job->row_bytes, rows,
+                    (uint8_t *)m->data + g * float_group_bytes(each, m->cols));
+    }
+}
+
 #define COPY_GRAIN ((size_t)1 << 20)
 
 static void load_copy(void *context, size_t begin, size_t end, int thread)
@@ -74,9 +98,8 @@ int matrix_load(struct matrix *m, struct pool *pool, uint32_t type, uint32_t row
     if (!matrix_supported(type, cols))
         return error_set(err, ERR_UNSUPPORTED, "no kernel multiplies %s rows of %u columns", type_name(type),
                          (unsigned)cols);
-    enum layout layout = is_float(type) ? LAYOUT_EXPANDED : layout_of(type);
     struct matrix loaded = {.type = type, .rows = rows, .cols = cols};
-    if (layout == LAYOUT_EXPANDED && borrow) {
+    if (as_in_file(type) && borrow) {
         loaded.source = source;
         *m = loaded;
         return 0;
@@ -86,9 +109,12 @@ int matrix_load(struct matrix *m, struct pool *pool, uint32_t type, uint32_t row
     if (!loaded.data)
         return error_set(err, ERR_NOMEM, "out of memory for a %s matrix of %u x %u (%zu bytes)", type_name(type),
                          (unsigned)rows, (unsigned)cols, loaded.bytes);
-    struct load_job job = {&loaded, layout, source, type_row_bytes(type, cols)};
-    if (layout == LAYOUT_EXPANDED)
+    struct load_job job = {&loaded, is_float(type) ? LAYOUT_EXPANDED : layout_of(type), source,
+                           type_row_bytes(type, cols)};
+    if (as_in_file(type))
         pool_for(pool, loaded.bytes, COPY_GRAIN, load_copy, &job);
+    else if (is_float(type))
+        pool_for(pool, ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS, FLOAT_GRAIN, load_floats, &job);
     else
         pool_for(pool, panels_of(rows), 1, load_panels, &job);
     *m = loaded;
@@ -105,12 +131,20 @@ void matrix_free(struct matrix *m)
 
 void matrix_row(const struct matrix *m, uint32_t row, float *out)
 {
-    enum layout layout = is_float(m->type) ? LAYOUT_EXPANDED : layout_of(m->type);
-    if (layout == LAYOUT_EXPANDED) {
+    if (as_in_file(m->type)) {
         const uint8_t *base = m->data ? m->data : m->source;
         dequantize_row(m->type, base + row * type_row_bytes(m->type, m->cols), out, m->cols);
         return;
     }
+    if (is_float(m->type)) {
+        uint32_t each = float_bytes(m->type);
+        const uint8_t *group = (const uint8_t *)m->data + row / FLOAT_ROWS * float_group_bytes(each, m->cols);
+        for (uint32_t c = 0; c < m->cols; c += 16)
+            dequantize_row(m->type, group + ((size_t)c * FLOAT_ROWS + row % FLOAT_ROWS * 16) * each, out + c,
+                           m->cols - c < 16 ? m->cols - c : 16);
+        return;
+    }
+    enum layout layout = layout_of(m->type);
     /* Block by block, so that no row of bytes need be held. */
     uint32_t values = type_info(m->type)->block_values;
     size_t step = layout_panel_bytes(layout, values);

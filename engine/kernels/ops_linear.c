@@ -181,8 +181,10 @@ static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, con
 {
     const struct activations *a = in->a;
     kernel_float *dot = w->type == TYPE_F32 ? kernels->dot_f32 : w->type == TYPE_F16 ? kernels->dot_f16 : kernels->dot_bf16;
-    size_t row_bytes = type_row_bytes(w->type, w->cols);
-    const uint8_t *base = (const uint8_t *)(w->data ? w->data : w->source) + row * row_bytes;
+    uint32_t each = w->type == TYPE_F32 ? 4 : 2;
+    size_t row_bytes = kernels->float_groups ? float_group_bytes(each, w->cols) : (size_t)each * w->cols;
+    const uint8_t *base = w->data ? w->data : w->source;
+    base += (kernels->float_groups ? row / FLOAT_ROWS : row) * row_bytes;
     if (in->chosen) {
         for (uint32_t t = 0; t < in->count; t++)
             dot(base, row_bytes, rows, a->x + in->chosen[t] * a->stride, a->stride, 1, a->cols, y + t * ldy, ldy);

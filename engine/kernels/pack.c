@@ -319,3 +319,22 @@ void unpack_row(enum layout layout, uint32_t cols, const uint8_t *panel, uint32_
         give(layout, &parts, out);
     }
 }
+
+/* ---- Float rows ------------------------------------------------------------------------------------------------ */
+
+size_t float_group_bytes(uint32_t each, uint32_t cols)
+{
+    return (size_t)FLOAT_ROWS * ((cols + 15) / 16 * 16) * each;
+}
+
+void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group)
+{
+    size_t row_bytes = (size_t)cols * each;
+    for (uint32_t i = 0; i < cols; i += 16)
+        for (uint32_t r = 0; r < FLOAT_ROWS; r++, group += 16 * each) {
+            size_t bytes = r < rows ? (cols - i < 16 ? cols - i : 16) * each : 0;
+            if (bytes)
+                memcpy(group, source + r * row_bytes + i * each, bytes);
+            memset(group + bytes, 0, 16 * each - bytes);
+        }
+}

@@ -36,6 +36,10 @@ enum layout {
     LAYOUT_COUNT
 };
 
+/* Float matrices: groups of FLOAT_ROWS rows; within a group, 16 columns of each row in turn (the last filled up with
+ * zeros), then the next 16. */
+#define FLOAT_ROWS 4u
+
 /* 32 columns of 16 rows in the expanded layout. q is xor table->flip (for unsigned-by-signed dot instructions). */
 struct panel32 {
     uint8_t q[8][PANEL_ROWS][4];
@@ -49,8 +53,9 @@ typedef void kernel_panel(const void *panel, const struct act_block *a, uint32_t
 /* The expanded layout, where the type's shape is an argument. */
 typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
                              int groups, bool offset, float *acc);
-/* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens; w rows `row_bytes` apart, any alignment. */
-typedef void kernel_float(const void *w, size_t row_bytes, uint32_t rows, const float *x, size_t stride,
+/* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens. With float_groups, w is groups of FLOAT_ROWS rows
+ * `w_step` bytes apart; else rows of the file `w_step` bytes apart, at any address. */
+typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const float *x, size_t stride,
                           uint32_t tokens, uint32_t cols, float *y, size_t ldy);
 
 /* Scores of 32 positions (one page) for `rows` query rows against one kv head, chain·scale: s[r·s_stride + slot]. */
@@ -62,8 +67,9 @@ typedef void kernel_values(const void *v, uint32_t v_dim, const float *e, size_t
 
 struct kernel_table {
     const char *name;
-    uint8_t flip;          /* xor of stored int8 quants */
-    uint32_t tile_tokens;  /* most tokens of a tile */
+    uint8_t flip;         /* xor of stored int8 quants */
+    bool float_groups;    /* float matrices lie in groups of rows, so that several rows make one stream */
+    uint32_t tile_tokens; /* most tokens of a tile */
     /* Linear. panel[layout] NULL: the type is decoded on the fly. */
     kernel_panel *panel[LAYOUT_COUNT];
     kernel_expanded *expanded;
@@ -114,11 +120,15 @@ void kernels_fill_scalar(struct kernel_table *table);
 void kernels_fill_scalar_vector(struct kernel_table *table);
 void kernels_fill_scalar_attention(struct kernel_table *table);
 
-/* matrix.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none. */
+/* pack.c: bytes of a group of float rows of `each` bytes a value, and laying one out of `rows` (≤ FLOAT_ROWS) rows. */
+size_t float_group_bytes(uint32_t each, uint32_t cols);
+void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group);
+
+/* pack.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none. */
 enum layout layout_of(uint32_t type);
 /* Bytes of one panel of 16 rows. */
 size_t layout_panel_bytes(enum layout layout, uint32_t cols);
-/* pack.c: lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel, and takes a row out again. */
+/* Lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel, and takes a row out again. */
 void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
                 uint8_t *panel);
 void unpack_row(enum layout layout, uint32_t cols, const uint8_t *panel, uint32_t row, uint8_t flip, uint8_t *out);
