@@ -115,7 +115,7 @@ static void gain_of(struct bound *b, const struct relaxation *r, int depth, int 
     int source = single ? 0 : depth - 1, low, high;
     if (allowed && may_end) {
         after = layer_stage(r->after_last, s, type, j, s->blocks) + s->end[type];
-        if (b->modes == 2 && layer_stage(r->work, s, type, j, s->blocks) >= r->limits->least)
+        if (b->modes == 2 && layer_stage(r->total, s, type, j, s->blocks) >= r->limits->least)
             before = layer_stage(r->work, s, type, j, s->blocks) + s->end[type];
     }
     if (allowed && (single || depth > 1)) {
@@ -247,7 +247,7 @@ static void try_type(struct bound *b, const struct relaxation *r, int depth, int
         (!s->has_counts || stage < 0 || s->boundary[stage] == j)) {
         const struct layer *l = mode ? r->work : r->after_last;
         ticks cost = layer_stage(l, s, type, j, s->blocks);
-        if ((!mode || cost >= r->limits->least) && fixed + cost + s->end[type] < best->cost)
+        if ((!mode || layer_stage(r->total, s, type, j, s->blocks) >= r->limits->least) && fixed + cost + s->end[type] < best->cost)
             *best = (struct step){fixed + cost + s->end[type], type, s->blocks, 0};
     }
     if (b->depths > 1 && depth < 2)
@@ -290,17 +290,53 @@ static void count_uses(struct bound *b, const struct relaxation *r, int *uses)
     }
 }
 
+struct offer {
+    double rate; /* ticks a block, all told */
+    int type, room;
+};
+
+void bound_start(struct bound *b, const struct relaxation *r)
+{
+    const struct space *s = r->space;
+    const struct layer *l = r->before ? r->before : r->after;
+    const ticks *hops = r->before ? r->before_hop : r->after_hop;
+    struct offer offer[PLAN_MAX_DEVICES];
+    int n = 0, covered = 0;
+    double price = 0;
+    for (int t = 0; t < s->types; t++) {
+        const ticks *prefix = l->prefix + (size_t)t * (size_t)(s->blocks + 1);
+        int room = r->limits->room[(size_t)t * (size_t)s->blocks];
+        ticks hop = TICKS_NEVER;
+        for (int u = 0; u < s->types; u++)
+            hop = least(hop, hops[(size_t)u * (size_t)s->types + (size_t)t]);
+        hop = hop >= TICKS_NEVER ? 0 : hop;
+        b->lambda[t] = 0;
+        if (!room)
+            continue;
+        struct offer o = {(double)prefix[s->blocks] / s->blocks + (double)(l->overhead[t] + hop) / room, t, room};
+        int at = n++;
+        for (; at > 0 && offer[at - 1].rate > o.rate; at--)
+            offer[at] = offer[at - 1];
+        offer[at] = o;
+    }
+    for (int i = 0; i < n && covered < s->blocks; i++) {
+        price = offer[i].rate;
+        covered += offer[i].room * s->size[offer[i].type];
+    }
+    for (int i = 0; i < n; i++)
+        if (offer[i].rate < price)
+            b->lambda[offer[i].type] = (ticks)((price - offer[i].rate) * offer[i].room);
+}
+
 void bound_tune(struct bound *b, const struct relaxation *r, ticks goal, int steps)
 {
     const struct space *s = r->space;
     ticks best_lambda[PLAN_MAX_DEVICES], best = -1, highest = (ticks)1 << 50;
     double theta = 1;
     int uses[PLAN_MAX_DEVICES], stale = 0;
-    bool current = false;
     for (int i = 0; i < steps; i++) {
         bound_run(b, r);
-        current = b->root > best;
-        if (current) {
+        if (b->root > best) {
             best = b->root;
             memcpy(best_lambda, b->lambda, sizeof best_lambda);
             stale = 0;
@@ -328,7 +364,7 @@ void bound_tune(struct bound *b, const struct relaxation *r, ticks goal, int ste
             b->lambda[t] = moved <= 0 ? 0 : moved > (double)highest ? highest : (ticks)moved;
         }
     }
-    if (best >= 0 && !current) {
+    if (best >= 0) {
         memcpy(b->lambda, best_lambda, sizeof best_lambda);
         bound_run(b, r);
     }

@@ -20,7 +20,9 @@ struct relaxation {
     const struct layer *after_last; /* of the last stage */
     const ticks *after_hop;         /* [types][types], with the lag */
     /* Two modes only; before is NULL for one. */
-    const struct layer *before, *work;
+    const struct layer *before;
+    const struct layer *work;  /* what the bottleneck costs on the chain */
+    const struct layer *total; /* what must be at least limits->least to be one */
     const ticks *before_hop;
     const ticks *cross_hop; /* through a bottleneck link, TICKS_NEVER where the link is none */
     int depths;             /* 1, or space->stages + 1: the tables are by stages still to come */
@@ -40,6 +42,9 @@ void bound_free(struct bound *b);
 
 /* Fills the tables for the present lambda. */
 void bound_run(struct bound *b, const struct relaxation *r);
+/* Sets lambda to the prices of a simpler problem that tight memory (or a tight limit) makes like this one: cover the
+ * blocks at least cost by devices of limited room, each at most once; its dual is the price of a block. */
+void bound_start(struct bound *b, const struct relaxation *r);
 /* Tunes lambda by at most `steps` runs, until the root reaches `goal` (a known plan's cost, or a guess); leaves the
  * tables of the best lambda. */
 void bound_tune(struct bound *b, const struct relaxation *r, ticks goal, int steps);

@@ -93,6 +93,63 @@ static void prepare(struct search *s, const struct decode_track *t, ticks below)
     }
 }
 
+/* No limit: bounds on the sum alone. */
+static void tune_free(struct decode_track *t, struct solver *v, int steps)
+{
+    set_limit(t, v, TICKS_NEVER);
+    bound_start(&t->bound, &t->relaxation);
+    bound_run(&t->bound, &t->relaxation);
+    ticks root = t->bound.root;
+    bound_tune(&t->bound, &t->relaxation, v->best < TICKS_NEVER ? v->best : root + root / 8, steps);
+}
+
+/* Whether the relaxation has a walk below `value` at prices tuned by so many steps; leaves limits and tables for it. */
+static bool may_be_below(struct decode_track *t, struct solver *v, ticks value, int steps)
+{
+    struct bound *b = &t->bound;
+    set_limit(t, v, (value - 1) / t->micro);
+    bound_start(b, &t->relaxation);
+    bound_run(b, &t->relaxation);
+    if (steps && b->root < value)
+        bound_tune(b, &t->relaxation, value < TICKS_NEVER ? value : b->root + b->root / 8, steps);
+    return b->root < value;
+}
+
+/* The tie rule over tracks of the same best value: each with its batch, the plans counted in `micro` batches. */
+static int settle_ties(struct solver *v, const int *batch, const int *micro, int n)
+{
+    struct space *s = v->space;
+    struct candidate best = v->found;
+    int fixed = s->stages, rc = 0, most = v->found.stages, depths = v->depths;
+    int64_t left = SOLVER_TIE_EFFORT;
+    bool any = false;
+    for (int stages = fixed ? fixed : 1; stages <= most && !any && rc >= 0; stages++)
+        for (int i = 0; i < n && rc >= 0; i++) {
+            struct decode_track t;
+            struct search search;
+            s->stages = stages;
+            v->depths = stages + 1;
+            if ((rc = decode_track_new(&t, v, batch[i], micro[i])))
+                break;
+            if (micro[i])
+                may_be_below(&t, v, v->best + 1, 40);
+            else
+                tune_free(&t, v, 40);
+            prepare(&search, &t, v->best + 1);
+            if (t.bound.root <= v->best)
+                rc = solver_first_sequence(v, &search, &left);
+            if (rc == 1 && (!any || solver_earlier(&search.found, &best))) {
+                best = search.found;
+                any = true;
+            }
+            decode_track_free(&t);
+        }
+    s->stages = fixed;
+    v->depths = depths;
+    v->found = best;
+    return rc == ERR_NOMEM ? rc : 0;
+}
+
 static ticks start_value(struct solver *v)
 {
     const struct plan *start = v->options->start;
@@ -112,6 +169,8 @@ int solve_latency(struct solver *v)
     v->lower = t.bound.root;
     if (v->lower >= v->best)
         goto done;
+    tune_free(&t, v, 20);
+    v->lower = t.bound.root > v->lower ? t.bound.root : v->lower;
     prepare(&s, &t, TICKS_NEVER);
     if ((rc = solver_search(v, &s, 32, false, 1, NULL)))
         goto done;
@@ -128,18 +187,12 @@ done:
     if (v->lower > v->best)
         v->lower = v->best;
     decode_track_free(&t);
+    if (!rc && solver_proven(v))
+        rc = settle_ties(v, &(int){1}, &(int){0}, 1);
     return rc;
 }
 
 /* Throughput */
-
-/* Whether the relaxation has a walk below `value`; leaves limits and tables for it. */
-static bool may_be_below(struct decode_track *t, struct solver *v, ticks value)
-{
-    set_limit(t, v, (value - 1) / t->micro);
-    bound_run(&t->bound, &t->relaxation);
-    return t->bound.root < value;
-}
 
 /* Raises t->lower to about the least value the relaxation allows; `high` is one above which nobody asks. */
 static void relaxed_lower(struct decode_track *t, struct solver *v, ticks high)
@@ -147,13 +200,13 @@ static void relaxed_lower(struct decode_track *t, struct solver *v, ticks high)
     set_limit(t, v, TICKS_NEVER);
     bound_run(&t->bound, &t->relaxation);
     ticks low = t->bound.root;
-    if (low >= high || !may_be_below(t, v, high)) {
+    if (low >= high || !may_be_below(t, v, high, 0)) {
         t->lower = high;
         return;
     }
     for (int i = 0; i < 40 && high - low > low >> 14; i++) {
         ticks middle = low + (high - low) / 2;
-        if (may_be_below(t, v, middle))
+        if (may_be_below(t, v, middle, 0))
             high = middle;
         else
             low = middle;
@@ -170,7 +223,7 @@ static int beam_down(struct decode_track *t, struct solver *v, int width, int st
                                              : low + (v->best - low + 1) / 2;
         struct search s;
         ticks before = v->best;
-        if (may_be_below(t, v, value)) {
+        if (may_be_below(t, v, value, 15)) {
             prepare(&s, t, value);
             int rc = solver_search(v, &s, width, false, 1, NULL);
             if (rc)
@@ -189,10 +242,7 @@ static int prove(struct decode_track *t, struct solver *v, double share)
         /* The best plan first; when that stays open, lower values, which are easier to refute. */
         ticks value = v->best, lower = 0;
         struct search s;
-        bool may = may_be_below(t, v, value);
-        if (may)
-            bound_tune(&t->bound, &t->relaxation, value < TICKS_NEVER ? value : 2 * t->bound.root, 120);
-        if (!may || t->bound.root >= value) {
+        if (!may_be_below(t, v, value, 120)) {
             t->lower = value;
             return 0;
         }
@@ -213,13 +263,10 @@ static int prove(struct decode_track *t, struct solver *v, double share)
     ticks low = t->lower, high = v->best;
     for (int i = 0; i < 10 && high - low > low >> 10; i++) {
         ticks middle = low + (high - low) / 2;
-        bool may = may_be_below(t, v, middle);
-        if (may)
-            bound_tune(&t->bound, &t->relaxation, middle, 60);
-        if (!may || t->bound.root >= middle)
-            low = middle;
-        else
+        if (may_be_below(t, v, middle, 60))
             high = middle;
+        else
+            low = middle;
     }
     t->lower = low;
     return 0;
@@ -268,7 +315,7 @@ int solve_throughput(struct solver *v)
         set_limit(&tracks[i], v, TICKS_NEVER);
         bound_run(&tracks[i].bound, &tracks[i].relaxation);
         tracks[i].lower = tracks[i].bound.root;
-        if (tracks[i].lower >= v->best)
+        if (!may_be_below(&tracks[i], v, v->best, 15))
             continue;
         prepare(&s, &tracks[i], TICKS_NEVER);
         rc = solver_search(v, &s, 16, false, 1, NULL);
@@ -287,6 +334,15 @@ int solve_throughput(struct solver *v)
         v->lower = order[i]->lower < v->lower ? order[i]->lower : v->lower;
     if (v->lower > v->best)
         v->lower = v->best;
+    if (!rc && solver_proven(v)) {
+        int batch[2 * 64 + 2], m = 0;
+        for (int i = 0; i < n; i++)
+            if (tracks[i].lower <= v->best) {
+                batch[m] = tracks[i].batch;
+                micro[m++] = tracks[i].micro;
+            }
+        rc = settle_ties(v, batch, micro, m);
+    }
     for (int i = 0; tracks && i < n; i++)
         decode_track_free(&tracks[i]);
     mem_free(tracks);

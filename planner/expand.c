@@ -89,7 +89,7 @@ static ticks bound_of(const struct search *s, const struct label *l, const ticks
     for (int g = 0; g < s->guides; g++) {
         const struct bound *b = s->guide[g].bound;
         bool before = b->modes == 2 && l->work < s->limits->least;
-        int track = b->modes == 2 ? (before ? 0 : s->tracks - 1) : s->guide[g].track;
+        int track = before ? 0 : s->guide[g].track;
         ticks v = l->c[track] + price[g] + bound_to_go(b, s->space, left, before, l->done, l->type);
         most = v > most ? v : most;
     }
@@ -148,8 +148,9 @@ struct expansion {
     const struct label *parent;
     struct label *child;
     ticks arrival[SEARCH_MAX_TRACKS];
-    ticks price[SEARCH_MAX_TRACKS]; /* by guide */
+    ticks price[SEARCH_MAX_TRACKS + 2]; /* by guide */
     ticks link_work;
+    int left[PLAN_MAX_DEVICES]; /* unused devices by type, the child's taken off */
 };
 
 static ticks larger(ticks a, ticks b)
@@ -175,6 +176,17 @@ static void run_stage(const struct expansion *x, int end)
         c->work = larger(c->work, layer_stage(s->work, s->space, c->type, from, end));
 }
 
+/* Whether the devices not yet used could hold what is left, each at its best place. */
+static bool room_left(const struct expansion *x, int done)
+{
+    const struct search *s = x->s;
+    const struct space *sp = s->space;
+    int need = sp->blocks - done;
+    for (int t = 0; t < sp->types && need > 0; t++)
+        need -= x->left[t] * s->limits->room[(size_t)t * (size_t)sp->blocks + (size_t)done];
+    return need <= 0;
+}
+
 static int middle_stages(const struct expansion *x, search_emit *emit, void *context)
 {
     struct search *s = x->s;
@@ -195,7 +207,7 @@ static int middle_stages(const struct expansion *x, search_emit *emit, void *con
     for (int end = high; end >= low; end--) {
         run_stage(x, end);
         c->bound = bound_of(s, c, x->price);
-        if (c->bound >= s->best)
+        if (c->bound >= s->best || !room_left(x, end))
             continue;
         int rc = emit(s, c, context);
         if (rc)
@@ -254,7 +266,7 @@ int search_expand(struct search *s, uint32_t parent, search_emit *emit, void *co
     memcpy(l, search_label(s, parent), s->stride);
     struct expansion x = {.s = s, .parent = l, .child = c};
     int used[PLAN_MAX_DEVICES];
-    ticks price[SEARCH_MAX_TRACKS];
+    ticks price[SEARCH_MAX_TRACKS + 2];
     for (int t = 0; t < sp->types; t++)
         used[t] = __builtin_popcountll(l->used & sp->mask[t]);
     for (int g = 0; g < s->guides; g++) {
@@ -277,6 +289,8 @@ int search_expand(struct search *s, uint32_t parent, search_emit *emit, void *co
         c->excluded = l->excluded && l->depth < sp->exclude_stages && sp->exclude_type[l->depth] == t;
         for (int g = 0; g < s->guides; g++)
             x.price[g] = price[g] + s->guide[g].bound->lambda[t];
+        for (int u = 0; u < sp->types; u++)
+            x.left[u] = sp->size[u] - used[u] - (u == t);
         last_stage(&x);
         int rc = middle_stages(&x, emit, context);
         if (rc)

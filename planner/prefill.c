@@ -5,6 +5,7 @@
  * into bands by the work of their busiest machine, each band has a two-mode relaxation (bound.h), and the bands that it
  * cannot refute are searched exactly, with one time for each chunk in the labels. Prompts of very many chunks carry the
  * times of a few of them, which bounds from below, and whole plans are then judged by the full recursion. Pure. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,11 +50,14 @@ struct prefill {
     struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
     ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
     ticks *hop[SEARCH_MAX_TRACKS]; /* single_busy + lag, NEVER over the limit */
-    ticks *cross;
     struct relaxation chain[SEARCH_MAX_TRACKS]; /* one chunk all the way, the later ones at the last stage */
     struct bound chain_bound[SEARCH_MAX_TRACKS];
-    struct relaxation bottleneck;
-    struct bound bottleneck_bound;
+    /* Through the busiest machine until the i-th last track, and onward with that: two chains. */
+    int ways;
+    struct layer through[2];
+    ticks *through_busy[2], *cross[2];
+    struct relaxation bottleneck[2];
+    struct bound bottleneck_bound[2];
 };
 
 static void prefill_free(struct prefill *f)
@@ -68,8 +72,12 @@ static void prefill_free(struct prefill *f)
         bound_free(&f->chain_bound[i]);
     }
     mem_free(f->work_busy);
-    mem_free(f->cross);
-    bound_free(&f->bottleneck_bound);
+    for (int w = 0; w < 2; w++) {
+        layer_free(&f->through[w]);
+        mem_free(f->through_busy[w]);
+        mem_free(f->cross[w]);
+        bound_free(&f->bottleneck_bound[w]);
+    }
     mem_free(f);
 }
 
@@ -122,8 +130,7 @@ static int new_tails(struct prefill *f)
     layer_free(&rest);
     size_t pairs = (size_t)s->types * (size_t)s->types;
     f->work_busy = mem_zalloc(pairs, sizeof(ticks));
-    f->cross = mem_zalloc(pairs, sizeof(ticks));
-    if (rc || !f->work_busy || !f->cross)
+    if (rc || !f->work_busy)
         return ERR_NOMEM;
     for (size_t k = 0; k < pairs; k++)
         for (int i = 0; i < f->tracks; i++) {
@@ -147,6 +154,42 @@ static double ceiling(const struct space *s)
     return space_ceiling(s, cost_layer_prefill, &all) + transfer * p->devices;
 }
 
+/* The chain that leaves the busiest machine with track i. */
+static int new_bottleneck(struct prefill *f, int w, int i)
+{
+    struct solver *v = f->v;
+    const struct space *s = v->space;
+    size_t pairs = (size_t)s->types * (size_t)s->types;
+    struct piece nothing = {1, 0};
+    struct layer zero = {0};
+    int rc = layer_new(&zero, s, cost_layer_prefill, &nothing);
+    if (!rc)
+        rc = layer_sum(&f->through[w], s, &f->single[0], &zero);
+    for (int k = 1; k <= i && !rc; k++) {
+        struct layer sum;
+        if (!(rc = layer_sum(&sum, s, &f->through[w], &f->run[k]))) {
+            layer_free(&f->through[w]);
+            f->through[w] = sum;
+        }
+    }
+    layer_free(&zero);
+    f->through_busy[w] = mem_zalloc(pairs, sizeof(ticks));
+    f->cross[w] = mem_zalloc(pairs, sizeof(ticks));
+    if (rc || !f->through_busy[w] || !f->cross[w])
+        return ERR_NOMEM;
+    for (size_t k = 0; k < pairs; k++)
+        for (int q = 0; q <= i; q++) {
+            ticks sum = f->through_busy[w][k] + (q ? f->run_busy[q] : f->single_busy[q])[k];
+            f->through_busy[w][k] = sum < TICKS_NEVER ? sum : TICKS_NEVER;
+        }
+    /* Its last stage has the later chunks behind it, whether it is the bottleneck or not. */
+    f->bottleneck[w] = (struct relaxation){.space = s, .limits = &v->limits, .after = &f->single[i],
+                                           .after_last = &f->tail[i], .after_hop = f->hop[i], .before = &f->single[0],
+                                           .before_hop = f->hop[0], .work = &f->through[w], .total = &f->tail[0],
+                                           .cross_hop = f->cross[w], .depths = v->depths};
+    return bound_new(&f->bottleneck_bound[w], &f->bottleneck[w]);
+}
+
 static int prefill_new(struct prefill **out, struct solver *v)
 {
     int chunk[SEARCH_MAX_TRACKS], chunks = cost_chunks(v->p);
@@ -156,6 +199,7 @@ static int prefill_new(struct prefill **out, struct solver *v)
     f->v = v;
     int wanted = choose_chunks(f, chunks, chunk), rc = 0;
     f->exact = wanted == chunks;
+    f->ways = wanted > 1 ? 2 : 1;
     for (int i = 0; i < wanted && !rc; i++) {
         f->tracks = i + 1;
         rc = new_track(f, i, i ? chunk[i - 1] : -1, chunk[i]);
@@ -167,13 +211,8 @@ static int prefill_new(struct prefill **out, struct solver *v)
                                           .after_last = &f->tail[i], .after_hop = f->hop[i], .depths = v->depths};
         rc = bound_new(&f->chain_bound[i], &f->chain[i]);
     }
-    int last = f->tracks - 1;
-    f->bottleneck = (struct relaxation){.space = v->space, .limits = &v->limits, .after = &f->single[last],
-                                        .after_last = &f->single[last], .after_hop = f->hop[last],
-                                        .before = &f->single[0], .before_hop = f->hop[0], .work = &f->tail[0],
-                                        .cross_hop = f->cross, .depths = v->depths};
-    if (!rc)
-        rc = bound_new(&f->bottleneck_bound, &f->bottleneck);
+    for (int w = 0; w < f->ways && !rc; w++)
+        rc = new_bottleneck(f, w, f->tracks - 1 - w);
     if (rc) {
         prefill_free(f);
         return rc;
@@ -191,7 +230,8 @@ static void set_band(struct prefill *f, ticks least, ticks most)
         bool over = s->lag[k] >= TICKS_NEVER || f->work_busy[k] > most;
         for (int i = 0; i < f->tracks; i++)
             f->hop[i][k] = over ? TICKS_NEVER : f->single_busy[i][k] + s->lag[k];
-        f->cross[k] = over || f->work_busy[k] < least ? TICKS_NEVER : f->work_busy[k] + s->lag[k];
+        for (int w = 0; w < f->ways; w++)
+            f->cross[w][k] = over || f->work_busy[k] < least ? TICKS_NEVER : f->through_busy[w][k] + s->lag[k];
     }
 }
 
@@ -210,11 +250,10 @@ static void prepare(struct search *s, const struct prefill *f, bool banded)
     *s = (struct search){.tracks = f->tracks, .best = TICKS_NEVER, .work = &f->tail[0], .work_busy = f->work_busy};
     for (int i = 0; i < f->tracks; i++) {
         s->track[i] = (struct track){&f->single[i], &f->run[i], f->single_busy[i], f->run_busy[i]};
-        if (i + 1 < f->tracks || !banded)
-            s->guide[s->guides++] = (struct guide){&f->chain_bound[i], i};
+        s->guide[s->guides++] = (struct guide){&f->chain_bound[i], i};
     }
-    if (banded)
-        s->guide[s->guides++] = (struct guide){&f->bottleneck_bound, 0};
+    for (int w = 0; banded && w < f->ways; w++)
+        s->guide[s->guides++] = (struct guide){&f->bottleneck_bound[w], f->tracks - 1 - w};
     if (!f->exact) {
         s->judge = judge;
         s->judge_context = f;
@@ -233,6 +272,8 @@ static void run_chains(struct prefill *f, const ticks *lambda)
 
 struct band {
     ticks least, most, lower;
+    ticks lambda[2][PLAN_MAX_DEVICES]; /* the best prices so far */
+    ticks root[2];
 };
 
 /* Whether any walk keeps every machine's work within most. */
@@ -256,34 +297,33 @@ static ticks least_work(struct prefill *f, ticks high)
     return low;
 }
 
-/* Bands from the least possible work to one above which no plan beats the best. */
-static int cut_bands(struct prefill *f, struct band *band, ticks high)
+/* Tries the start prices against those the band has, tunes the better ones, leaves their tables. */
+static void price_way(struct prefill *f, struct band *b, int w, int steps)
 {
-    ticks least = least_work(f, high);
-    int n = 0;
-    for (; least < high && n < MAX_BANDS; n++) {
-        ticks most = n + 1 == MAX_BANDS ? high : least + least / 32 + 1;
-        band[n] = (struct band){least, most < high ? most : high, 0};
-        least = band[n].most + 1;
+    struct bound *bound = &f->bottleneck_bound[w];
+    const struct relaxation *r = &f->bottleneck[w];
+    ticks best = f->v->best;
+    memcpy(bound->lambda, b->lambda[w], sizeof bound->lambda);
+    bound_run(bound, r);
+    ticks old = bound->root;
+    if (old < best && steps > 20) {
+        bound_start(bound, r);
+        bound_run(bound, r);
+        if (bound->root < old)
+            memcpy(bound->lambda, b->lambda[w], sizeof bound->lambda);
     }
-    return n;
+    if (old < best)
+        bound_tune(bound, r, best < TICKS_NEVER ? best : old + old / 8, steps);
+    memcpy(b->lambda[w], bound->lambda, sizeof bound->lambda);
+    b->root[w] = bound->root;
+    b->lower = bound->root > b->lower ? bound->root : b->lower;
 }
 
 static void price_band(struct prefill *f, struct band *b, int steps)
 {
-    ticks best = f->v->best;
     set_band(f, b->least, b->most);
-    if (steps)
-        bound_tune(&f->bottleneck_bound, &f->bottleneck, best < TICKS_NEVER ? best : 2 * b->lower + 1, steps);
-    else
-        bound_run(&f->bottleneck_bound, &f->bottleneck);
-    b->lower = f->bottleneck_bound.root > b->lower ? f->bottleneck_bound.root : b->lower;
-}
-
-static int by_lower(const void *a, const void *b)
-{
-    const struct band *x = a, *y = b;
-    return x->lower != y->lower ? (x->lower < y->lower ? -1 : 1) : (x->least > y->least) - (x->least < y->least);
+    for (int w = 0; w < f->ways; w++)
+        price_way(f, b, w, steps);
 }
 
 static int search_band(struct prefill *f, struct band *b, int beam, bool exact, double share)
@@ -293,7 +333,7 @@ static int search_band(struct prefill *f, struct band *b, int beam, bool exact, 
     price_band(f, b, 40);
     if (b->lower >= f->v->best)
         return 0;
-    run_chains(f, f->bottleneck_bound.lambda);
+    run_chains(f, b->lambda[b->root[0] < b->root[f->ways - 1] ? f->ways - 1 : 0]);
     prepare(&s, f, true);
     int rc = solver_search(f->v, &s, beam, exact, share, &lower);
     if (!rc && lower > b->lower)
@@ -301,41 +341,111 @@ static int search_band(struct prefill *f, struct band *b, int beam, bool exact, 
     return rc;
 }
 
+/* The band with the least bound that could still hold a better plan and is wide enough to cut; -1: none. */
+static int worst_band(const struct band *band, int n, ticks best)
+{
+    int worst = -1;
+    for (int i = 0; i < n; i++)
+        if (band[i].lower < best && band[i].most - band[i].least > band[i].least / 24 + 1 &&
+            (worst < 0 || band[i].lower < band[worst].lower))
+            worst = i;
+    return worst;
+}
+
+/* Cuts [least, most] into bands, finest where the bounds are lowest. */
+static int cut_bands(struct prefill *f, struct band *band, ticks least, ticks most)
+{
+    int n = 1, i;
+    band[0] = (struct band){.least = least, .most = most};
+    price_band(f, &band[0], 40);
+    while (n < MAX_BANDS && (i = worst_band(band, n, f->v->best)) >= 0) {
+        double cut = sqrt((double)(band[i].least + 1) * (double)(band[i].most + 1));
+        ticks middle = (ticks)cut;
+        if (middle < band[i].least || middle >= band[i].most)
+            middle = band[i].least + (band[i].most - band[i].least) / 2;
+        band[n] = band[i];
+        band[n].least = middle + 1;
+        band[i].most = middle;
+        price_band(f, &band[i], 21);
+        price_band(f, &band[n++], 21);
+    }
+    return n;
+}
+
+static int by_lower(const void *a, const void *b)
+{
+    const struct band *x = a, *y = b;
+    return x->lower != y->lower ? (x->lower < y->lower ? -1 : 1) : (x->least > y->least) - (x->least < y->least);
+}
+
 static int solve(struct prefill *f)
 {
     struct solver *v = f->v;
     struct search s;
     struct band band[MAX_BANDS];
-    ticks never = (ticks)1 << 52;
+    ticks never = (ticks)1 << 52, lower;
     set_band(f, 0, never);
     run_chains(f, NULL);
     v->lower = f->chain_bound[0].root;
     if (v->lower >= v->best)
         return 0;
+    bound_start(&f->chain_bound[0], &f->chain[0]);
+    bound_run(&f->chain_bound[0], &f->chain[0]);
+    bound_tune(&f->chain_bound[0], &f->chain[0], f->chain_bound[0].root + f->chain_bound[0].root / 8, 20);
+    v->lower = f->chain_bound[0].root > v->lower ? f->chain_bound[0].root : v->lower;
+    run_chains(f, f->chain_bound[0].lambda);
     prepare(&s, f, false);
     int rc = solver_search(v, &s, 32, false, 1, NULL);
-    if (rc)
+    if (rc || v->lower >= v->best)
         return rc;
-    int n = cut_bands(f, band, v->best < TICKS_NEVER ? v->best : never);
-    memset(f->bottleneck_bound.lambda, 0, sizeof f->bottleneck_bound.lambda);
-    for (int i = 0; i < n; i++)
-        price_band(f, &band[i], 0);
-    qsort(band, (size_t)n, sizeof *band, by_lower);
-    for (int i = 0; i < n && i < 8 && !rc; i++)
-        if (band[i].lower < v->best)
-            rc = search_band(f, &band[i], 64, false, 1);
-    for (int i = 0; i < n; i++)
-        if (band[i].lower < v->best)
-            price_band(f, &band[i], 40);
-    qsort(band, (size_t)n, sizeof *band, by_lower);
+    ticks high = v->best < TICKS_NEVER ? v->best : never, least = least_work(f, high);
+    int n = 0;
+    /* Twice: the beams of the first cut lower the best, which the second needs to cut in the right places. */
+    for (int round = 0; round < 2 && !rc; round++) {
+        high = v->best < TICKS_NEVER ? v->best : never;
+        n = least < high ? cut_bands(f, band, least, high) : 0;
+        qsort(band, (size_t)n, sizeof *band, by_lower);
+        for (int i = 0; i < n && i < 6 && !rc; i++)
+            if (band[i].lower < v->best)
+                rc = search_band(f, &band[i], 64, false, 1);
+    }
     for (int i = 0; i < n && !rc; i++)
         if (band[i].lower < v->best)
             rc = search_band(f, &band[i], 128, true, 0.5);
-    ticks lower = v->best;
+    lower = v->best;
     for (int i = 0; i < n; i++)
         lower = band[i].lower < lower ? band[i].lower : lower;
     v->lower = lower > v->lower ? lower : v->lower;
     return rc;
+}
+
+/* The tie rule: tables by stages to come, of the chains alone. */
+static int settle_ties(struct solver *v)
+{
+    struct space *s = v->space;
+    int fixed = s->stages, rc = 0, most = v->found.stages, depths = v->depths;
+    int64_t left = SOLVER_TIE_EFFORT;
+    for (int stages = fixed ? fixed : 1; stages <= most && rc == 0; stages++) {
+        struct prefill *f;
+        struct search search;
+        s->stages = stages;
+        v->depths = stages + 1;
+        if ((rc = prefill_new(&f, v)))
+            break;
+        set_band(f, 0, v->best);
+        bound_start(&f->chain_bound[0], &f->chain[0]);
+        bound_tune(&f->chain_bound[0], &f->chain[0], v->best + 1, 40);
+        run_chains(f, f->chain_bound[0].lambda);
+        prepare(&search, f, false);
+        if (f->chain_bound[0].root <= v->best)
+            rc = solver_first_sequence(v, &search, &left);
+        if (rc == 1)
+            v->found = search.found;
+        prefill_free(f);
+    }
+    s->stages = fixed;
+    v->depths = depths;
+    return rc == ERR_NOMEM ? rc : 0;
 }
 
 int solve_ttft(struct solver *v)
@@ -349,6 +459,9 @@ int solve_ttft(struct solver *v)
     rc = solve(f);
     if (v->lower > v->best)
         v->lower = v->best;
+    bool exact = f->exact;
     prefill_free(f);
+    if (!rc && exact && solver_proven(v))
+        rc = settle_ties(v);
     return rc;
 }

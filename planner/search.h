@@ -35,7 +35,7 @@ struct track {
 
 struct guide {
     const struct bound *bound;
-    int track; /* one mode: the track it speaks of; two modes: 0 before the bottleneck, the last one after */
+    int track; /* the one it speaks of; with two modes after the bottleneck, and the first one before */
 };
 
 struct candidate {
@@ -48,7 +48,7 @@ struct search {
     int tracks;
     struct track track[SEARCH_MAX_TRACKS];
     int guides;
-    struct guide guide[SEARCH_MAX_TRACKS];
+    struct guide guide[SEARCH_MAX_TRACKS + 2];
     const struct layer *work; /* what limits are on; NULL: none */
     const ticks *work_busy;
     ticks work_factor; /* value = max(work_factor x work, time): micro-batches; 0: time alone */

@@ -22,6 +22,15 @@ struct solver {
  * the budget that the exact search may use. 0 or ERR_NOMEM. */
 int solver_search(struct solver *v, struct search *s, int beam, bool exact, double share, ticks *lower);
 
+/* Among the plans of v->space->stages stages whose value is v->best: the first by the tie rule, into s->found. s is
+ * prepared with tables by stages to come. 1: found, 0: there is none, ERR_BOUND: *left expansions were not enough,
+ * ERR_NOMEM. */
+int solver_first_sequence(struct solver *v, struct search *s, int64_t *left);
+bool solver_earlier(const struct candidate *a, const struct candidate *b);
+/* Whether the best plan is proven and its devices still open to the tie rule. */
+bool solver_proven(const struct solver *v);
+#define SOLVER_TIE_EFFORT 20000 /* expansions; only very even problems need more, and they keep their first plan */
+
 /* One cost track of decode for `batch` sequences and all that a relaxation of it needs. */
 struct decode_track {
     int batch, micro; /* micro: batches in flight, 0 when only the time counts */

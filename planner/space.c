@@ -334,9 +334,10 @@ int limits_new(struct limits *out, const struct space *s)
     *out = (struct limits){
         .reach = mem_zalloc(cells, sizeof(int)),
         .low = mem_zalloc(cells, sizeof(int)),
+        .room = mem_zalloc(cells, sizeof(int)),
         .last_fits = mem_zalloc(cells, 1),
     };
-    if (out->reach && out->low && out->last_fits)
+    if (out->reach && out->low && out->room && out->last_fits)
         return 0;
     limits_free(out);
     return ERR_NOMEM;
@@ -370,6 +371,11 @@ void limits_set(struct limits *l, const struct space *s, const struct layer *wor
             if (layer_stage(work, s, t, j, n) > most)
                 l->last_fits[at] = 0;
         }
+        for (int j = n - 1, most_blocks = 0; j >= 0; j--) {
+            size_t at = (size_t)t * (size_t)n + (size_t)j;
+            most_blocks = l->reach[at] - j > most_blocks ? l->reach[at] - j : most_blocks;
+            l->room[at] = most_blocks;
+        }
     }
 }
 
@@ -377,6 +383,7 @@ void limits_free(struct limits *l)
 {
     mem_free(l->reach);
     mem_free(l->low);
+    mem_free(l->room);
     mem_free(l->last_fits);
     *l = (struct limits){0};
 }

@@ -79,6 +79,7 @@ static inline ticks layer_stage(const struct layer *l, const struct space *s, in
 struct limits {
     int *reach;         /* [types][blocks] */
     int *low;           /* [types][blocks] the first end at which the work is at least `least` */
+    int *room;          /* [types][blocks] the most blocks a stage holds that starts at j or later */
     uint8_t *last_fits; /* [types][blocks] */
     ticks most, least;
 };
