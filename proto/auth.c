@@ -54,22 +54,29 @@ uint64_t hub_refused(const struct hub *hub)
     return atomic_load(&((struct hub *)hub)->refused);
 }
 
-void hub_refuse(struct hub *hub, const char *who, const char *format, ...)
+/* Whether `who` is logged for the first time; *last when the list is full with it. */
+static bool note(struct hub *hub, const char *who, bool *last)
 {
-    char line[512];
-    bool fresh = true, last = false;
-    atomic_fetch_add(&hub->refused, 1);
+    bool fresh = true;
     pthread_mutex_lock(&hub->lock);
     for (size_t i = 0; i < hub->noted_count && fresh; i++)
         fresh = strncmp(hub->noted[i], who, sizeof hub->noted[i] - 1) != 0;
     if (fresh && hub->noted_count == HUB_NOTED_MAX)
         fresh = false;
     if (fresh) {
-        snprintf(hub->noted[hub->noted_count++], sizeof hub->noted[0], "%s", who);
-        last = hub->noted_count == HUB_NOTED_MAX;
+        snprintf(hub->noted[hub->noted_count++], sizeof hub->noted[0], "%.63s", who);
+        *last = hub->noted_count == HUB_NOTED_MAX;
     }
     pthread_mutex_unlock(&hub->lock);
-    if (!fresh)
+    return fresh;
+}
+
+void hub_refuse(struct hub *hub, const char *who, const char *format, ...)
+{
+    char line[512];
+    bool last = false;
+    atomic_fetch_add(&hub->refused, 1);
+    if (!note(hub, who, &last))
         return;
     va_list args;
     va_start(args, format);
@@ -78,6 +85,15 @@ void hub_refuse(struct hub *hub, const char *who, const char *format, ...)
     log_warn("refused %s", line);
     if (last)
         log_warn("refused %d different peers; from now on refusals are counted, no longer logged", HUB_NOTED_MAX);
+}
+
+void hub_notice(struct hub *hub, const char *who, const char *what)
+{
+    char key[sizeof hub->noted[0]];
+    bool last = false;
+    snprintf(key, sizeof key, "notice %.50s", who); /* must not silence a refusal of the same address */
+    if (note(hub, key, &last))
+        log_info("%s %s", who, what);
 }
 
 /* One ZAP request: version, request id, domain (our plane), address, identity, mechanism, the key's 32 bytes. */
@@ -296,7 +312,6 @@ int watch_open(struct hub *hub, void *socket, const char *where, bool listening,
     w->listening = listening;
     snprintf(w->where, sizeof w->where, "%s", where);
     snprintf(w->monitor_name, sizeof w->monitor_name, "inproc://watch-%u", atomic_fetch_add(&serial, 1));
-    snprintf(w->text, sizeof w->text, "%s: no answer yet", where);
     int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
                  ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;

@@ -32,6 +32,7 @@ struct watch {
         char address[64];
     } accepted[WATCH_ACCEPTED_MAX];
     char refusal[128];        /* of a handshake that failed; the next disconnection tells whose */
+    bool hung_up;             /* that one ended by itself, so nothing was refused */
 };
 
 struct hub {
@@ -57,6 +58,8 @@ struct hub {
 bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key);
 /* Counts a refusal and logs it unless `who` was logged before. */
 void hub_refuse(struct hub *hub, const char *who, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Logs, at info and uncounted, a connection that came to nothing, unless `who` was logged before. */
+void hub_notice(struct hub *hub, const char *who, const char *what);
 
 /* Puts a socket under watch (hub thread attached to its events when this returns) and back. */
 int watch_open(struct hub *hub, void *socket, const char *where, bool listening, struct watch **out,

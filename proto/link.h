@@ -70,8 +70,8 @@ int link_receive(struct link *l, struct link_message *out, struct error *err);
 void link_message_free(struct link_message *m);
 
 /* State of a connecting link, from socket monitoring: never connected yet, up, down (since), or refused by the peer's
- * key check; with a text for a person ("connection refused", "handshake failed: the worker does not allow this key").
- * Messages queued while the peer refuses us are lost; after LINK_UP say again what matters. */
+ * key check; with a text for a person ("nobody answers there", "the peer does not allow this node's key"), empty while
+ * there is nothing to say. Messages queued while the peer refuses us are lost; after LINK_UP say again what matters. */
 enum link_state { LINK_CONNECTING, LINK_UP, LINK_DOWN, LINK_REFUSED };
 enum link_state link_state(struct link *l, char *text, size_t text_size);
 

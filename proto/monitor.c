@@ -60,6 +60,16 @@ static const char *protocol_words(int value)
     }
 }
 
+/* A connection that ended in its handshake: refused by us, or given up by the peer. */
+static void tell_failed(struct watch *w, const char *address)
+{
+    if (w->hung_up)
+        hub_notice(w->hub, address, "hung up in the handshake; it is no node, or only looked whether the port is open");
+    else
+        hub_refuse(w->hub, address, "a connection from %s to %s: %s", address, w->where, w->refusal);
+    *w->refusal = 0;
+}
+
 static void on_listening(struct watch *w, int event, int value)
 {
     switch (event) {
@@ -68,23 +78,22 @@ static void on_listening(struct watch *w, int event, int value)
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         snprintf(w->refusal, sizeof w->refusal, "%s", protocol_words(value));
+        w->hung_up = false;
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        snprintf(w->refusal, sizeof w->refusal, "it hung up in the handshake; it is no node, or only looked at the port");
+        snprintf(w->refusal, sizeof w->refusal, "it hung up");
+        w->hung_up = true;
         break;
     case ZMQ_EVENT_DISCONNECTED:
         for (size_t i = 0; i < WATCH_ACCEPTED_MAX; i++) {
             if (w->accepted[i].fd != value + 1)
                 continue;
             if (*w->refusal)
-                hub_refuse(w->hub, w->accepted[i].address, "a connection from %s to %s: %s", w->accepted[i].address,
-                           w->where, w->refusal);
-            *w->refusal = 0;
+                tell_failed(w, w->accepted[i].address);
             w->accepted[i].fd = 0;
         }
         if (*w->refusal) /* more handshakes at once than we remember */
-            hub_refuse(w->hub, "an address already gone", "a connection to %s: %s", w->where, w->refusal);
-        *w->refusal = 0;
+            tell_failed(w, "an address already gone");
         break;
     default: /* a refused key was counted and logged where ZAP refused it */
         break;

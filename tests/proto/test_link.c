@@ -283,18 +283,23 @@ static void plain_clients_are_refused(void)
     log_begin();
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", link_port(server));
-    void *context = zmq_ctx_new(), *plain = zmq_socket(context, ZMQ_DEALER);
+    void *context = zmq_ctx_new();
     int zero = 0, plain_server = 0;
-    zmq_setsockopt(plain, ZMQ_LINGER, &zero, sizeof zero);
-    CHECK_INT(zmq_connect(plain, endpoint), 0);
-    zmq_send(plain, "plain", 5, 0);
-    void *passworded = zmq_socket(context, ZMQ_DEALER);
-    zmq_setsockopt(passworded, ZMQ_LINGER, &zero, sizeof zero);
-    zmq_setsockopt(passworded, ZMQ_PLAIN_SERVER, &plain_server, sizeof plain_server);
-    zmq_setsockopt(passworded, ZMQ_PLAIN_USERNAME, "admin", 5);
-    zmq_setsockopt(passworded, ZMQ_PLAIN_PASSWORD, "admin", 5);
-    CHECK_INT(zmq_connect(passworded, endpoint), 0);
-    zmq_send(passworded, "plain", 5, 0);
+    struct link_message m;
+    /* Without encryption and with a mere password; again and again, for either side may be the first to hang up. */
+    for (int i = 0; i < 50 && hub_refused(a.hub) < 2; i++) {
+        void *plain = zmq_socket(context, ZMQ_DEALER);
+        zmq_setsockopt(plain, ZMQ_LINGER, &zero, sizeof zero);
+        if (i % 2) {
+            zmq_setsockopt(plain, ZMQ_PLAIN_SERVER, &plain_server, sizeof plain_server);
+            zmq_setsockopt(plain, ZMQ_PLAIN_USERNAME, "admin", 5);
+            zmq_setsockopt(plain, ZMQ_PLAIN_PASSWORD, "admin", 5);
+        }
+        CHECK_INT(zmq_connect(plain, endpoint), 0);
+        zmq_send(plain, "plain", 5, 0);
+        CHECK(!receive(server, good, 100, &m));
+        zmq_close(plain);
+    }
     int web = tap_connect(link_port(server)), noise = tap_connect(link_port(server));
     int mute = tap_connect(link_port(server));
     CHECK(send(web, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL) == 27);
@@ -308,8 +313,7 @@ static void plain_clients_are_refused(void)
     CHECK(send(greedy, greeting, 64, MSG_NOSIGNAL) == 64);
     static const unsigned char claim[] = {6, 0, 0, 0, 0, 0x0b, 0xeb, 0xc2, 0};
     CHECK(send(greedy, claim, sizeof claim, MSG_NOSIGNAL) == sizeof claim);
-    struct link_message m;
-    CHECK(!receive(server, good, 600, &m));
+    CHECK(!receive(server, good, 500, &m));
     CHECK(hub_refused(a.hub) >= 2);
     CHECK_INT(say(good, NULL, "fine"), 0);
     REQUIRE(receive(server, good, 2000, &m));
@@ -322,8 +326,6 @@ static void plain_clients_are_refused(void)
     close(noise);
     close(mute);
     close(greedy);
-    zmq_close(plain);
-    zmq_close(passworded);
     zmq_ctx_term(context);
     link_close(good, 0);
     link_close(server, 0);

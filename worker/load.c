@@ -1,0 +1,285 @@
+/* Loading a stage: finding the file, checking what is asked, admitting its memory with the arithmetic shown, reading the
+ * weights; or, when the very same blocks are there already, only starting afresh over them. Compute thread. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/units.h"
+#include "worker/compute.h"
+
+#define PROGRESS_EVERY_MS 100
+#define SEQUENCES_MAX 4096u
+
+static void vitals_loaded(struct compute *c, const struct control_loaded_stage *loaded, uint64_t epoch)
+{
+    struct vitals *v = &c->w->vitals;
+    pthread_mutex_lock(&v->lock);
+    v->has_loaded = loaded != NULL;
+    if (loaded)
+        v->loaded = *loaded;
+    if (epoch > v->epoch)
+        v->epoch = epoch;
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void holding_free(struct holding *h)
+{
+    sequence_table_destroy(h->table);
+    stage_destroy(h->stage);
+    model_close(h->model);
+    if (h->in)
+        mem_unmap(h->in, h->activation_bytes);
+    if (h->out)
+        mem_unmap(h->out, h->activation_bytes);
+    *h = (struct holding){0};
+}
+
+/* Ends the session but keeps the weights. */
+static void disconnect(struct compute *c)
+{
+    session_end(&c->session);
+    c->outbox.full = false;
+    if (c->next)
+        link_close(c->next, 0);
+    c->next = NULL;
+}
+
+void compute_unload(struct compute *c)
+{
+    disconnect(c);
+    holding_free(&c->holding);
+    vitals_loaded(c, NULL, 0);
+    if (!c->draining)
+        atomic_store(&c->w->vitals.state, WORKER_IDLE);
+}
+
+int compute_find_model(const struct worker_options *o, const char *name, uint64_t fingerprint, struct model **out,
+                       struct error *err)
+{
+    struct error first = {0};
+    if (!*name || strchr(name, '/') || *name == '.')
+        return error_set(err, ERR_USAGE, "\"%.100s\" is no file name in a model folder (no '/', no leading '.')", name);
+    for (uint32_t i = 0; i < o->model_count; i++) {
+        char *path = mem_printf("%s/%s", o->models[i], name);
+        struct model *m = NULL;
+        struct error e = {0};
+        int rc = path ? model_open(path, &m, &e) : error_set(&e, ERR_NOMEM, "no memory for a path");
+        if (!rc && fingerprint && model_info(m)->fingerprint != fingerprint) {
+            rc = error_set(&e, ERR_FORMAT,
+                           "%s is another file than the coordinator's: fingerprint %016llx here, %016llx there; copy the "
+                           "coordinator's file here",
+                           path, (unsigned long long)model_info(m)->fingerprint, (unsigned long long)fingerprint);
+            model_close(m);
+        }
+        mem_free(path);
+        if (!rc) {
+            *out = m;
+            return 0;
+        }
+        /* A folder that lacks the file says less than one that has a wrong or broken one. */
+        if (!first.code || first.code == ERR_NOTFOUND)
+            first = e;
+    }
+    if (first.code == ERR_NOTFOUND || !first.code)
+        return error_set(err, ERR_NOTFOUND, "\"%s\" is in none of the %u model folders of worker \"%s\" (first: %s); copy "
+                                            "it there or add --models", name, o->model_count, o->name, o->models[0]);
+    return error_set(err, first.code, "%s", first.text);
+}
+
+static int check_load(const struct control_message *load, const struct model *m, uint64_t epoch, struct error *err)
+{
+    uint32_t blocks = model_info(m)->blocks, first = load->u.load.first_block, last = load->u.load.last_block;
+    if (load->epoch <= epoch)
+        return error_set(err, ERR_ORDER, "epoch %llu is not newer than %llu, which this worker has seen",
+                         (unsigned long long)load->epoch, (unsigned long long)epoch);
+    if (last >= blocks || (first == 0) != (load->u.load.stage == 0) ||
+        (last + 1 == blocks) != (load->u.load.stage + 1 == load->u.load.stages))
+        return error_set(err, ERR_FORMAT, "stage %u of %u cannot hold blocks %u-%u of a model of %u blocks",
+                         load->u.load.stage, load->u.load.stages, first, last, blocks);
+    if (load->u.load.kv_type > KV_F32 || !load->u.load.kv_pages || load->u.load.kv_pages > FRAME_PAGES_MAX ||
+        !load->u.load.max_tokens || load->u.load.max_tokens > FRAME_TOKENS_MAX || !load->u.load.max_context ||
+        load->u.load.max_context > FRAME_KNOWN_MAX || !load->u.load.max_sequences ||
+        load->u.load.max_sequences > SEQUENCES_MAX)
+        return error_set(err, ERR_BOUND, "cache type %u, %u pages, %u tokens a micro-batch, context %u, %u sequences: "
+                                         "one is out of range", load->u.load.kv_type, load->u.load.kv_pages,
+                         load->u.load.max_tokens, load->u.load.max_context, load->u.load.max_sequences);
+    if (model_info(m)->width > FRAME_WIDTH_MAX)
+        return error_set(err, ERR_BOUND, "activations of %u values; a frame holds %u", model_info(m)->width,
+                         FRAME_WIDTH_MAX);
+    return 0;
+}
+
+struct progress {
+    struct compute *c;
+    const struct mail *job;
+    int64_t told_ms;
+};
+
+static int on_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct progress *p = context;
+    int64_t now = clock_ms();
+    if (now - p->told_ms >= PROGRESS_EVERY_MS) {
+        struct control_message m = {.kind = CONTROL_PROGRESS, .epoch = p->job->message.epoch,
+                                    .request = p->job->message.request};
+        snprintf(m.u.progress.what, sizeof m.u.progress.what, "weights");
+        m.u.progress.done = done;
+        m.u.progress.total = total;
+        mailbox_put(&p->c->w->replies, &m, &p->job->peer); /* one that finds no room is no loss */
+        p->told_ms = now;
+    }
+    return atomic_load(&p->c->w->vitals.interrupt);
+}
+
+static struct stage_options options_of(struct compute *c, const struct control_message *load)
+{
+    return (struct stage_options){
+        .first_block = load->u.load.first_block,
+        .last_block = load->u.load.last_block,
+        .kv = (enum kv_type)load->u.load.kv_type,
+        .kv_pages = load->u.load.kv_pages,
+        .max_tokens = load->u.load.max_tokens,
+        .max_context = load->u.load.max_context,
+        .pool = c->pool,
+    };
+}
+
+static bool same_stage(const struct holding *h, const struct model *m, const struct stage_options *o)
+{
+    if (!h->stage || model_info(h->model)->fingerprint != model_info(m)->fingerprint)
+        return false;
+    const struct stage_options *have = stage_options(h->stage);
+    return have->first_block == o->first_block && have->last_block == o->last_block && have->kv == o->kv &&
+           have->kv_pages == o->kv_pages && have->max_tokens == o->max_tokens && have->max_context == o->max_context;
+}
+
+/* The activations' own two rows of buffers are small change beside a stage: they live in the margin that was kept. */
+static int admit(const struct worker *w, const char *name, const struct stage_options *o, const struct stage_memory *m,
+                 struct error *err)
+{
+    char we[UNITS_TEXT], em[UNITS_TEXT], he[UNITS_TEXT], kv[UNITS_TEXT], bu[UNITS_TEXT], to[UNITS_TEXT], ad[UNITS_TEXT];
+    units_bytes_text(m->weights, we);
+    units_bytes_text(m->embedding, em);
+    units_bytes_text(m->head, he);
+    units_bytes_text(m->kv, kv);
+    units_bytes_text(m->buffers, bu);
+    units_bytes_text(m->total, to);
+    units_bytes_text(w->admitted_bytes, ad);
+    if (m->total > w->admitted_bytes)
+        return error_set(err, ERR_MEMORY,
+                         "blocks %u-%u of %.100s do not fit: weights %s + embedding %s + head %s + cache %s + buffers %s "
+                         "= %s, but %s are admitted here; use more nodes, a smaller type or a smaller cache",
+                         o->first_block, o->last_block, name, we, em, he, kv, bu, to, ad);
+    log_info("blocks %u-%u of %s: weights %s + embedding %s + head %s + cache %s + buffers %s = %s of %s", o->first_block,
+             o->last_block, name, we, em, he, kv, bu, to, ad);
+    return 0;
+}
+
+/* Fills c->holding; what was there is freed first, unless it is the same stage. *read: weights were read. */
+static int hold(struct compute *c, const struct mail *job, struct model *m, bool *read, struct error *err)
+{
+    const struct control_message *load = &job->message;
+    struct holding *h = &c->holding;
+    struct stage_options o = options_of(c, load);
+    const struct model_info *info = model_info(m);
+    int rc;
+    *read = !same_stage(h, m, &o);
+    if (!*read) {
+        model_close(m);
+    } else {
+        struct holding fresh = {.model = m};
+        struct progress progress = {.c = c, .job = job};
+        fresh.activation_bytes = (size_t)o.max_tokens * info->width * sizeof(float);
+        stage_memory_need(m, &o, &fresh.memory);
+        if ((rc = admit(c->w, load->u.load.model, &o, &fresh.memory, err))) {
+            model_close(m);
+            return rc;
+        }
+        holding_free(h);
+        o.progress = on_progress;
+        o.progress_context = &progress;
+        if ((rc = stage_create(m, &o, &fresh.stage, err)) == 0 &&
+            (!(fresh.in = mem_map(fresh.activation_bytes)) || !(fresh.out = mem_map(fresh.activation_bytes))))
+            rc = error_set(err, ERR_NOMEM, "no memory for activations of %zu bytes", fresh.activation_bytes);
+        if (rc) {
+            holding_free(&fresh);
+            return rc;
+        }
+        stage_memory_used(fresh.stage, &fresh.memory);
+        *h = fresh;
+    }
+    sequence_table_destroy(h->table);
+    h->table = NULL;
+    h->max_sequences = load->u.load.max_sequences;
+    snprintf(h->name, sizeof h->name, "%s", load->u.load.model);
+    return sequence_table_create(h->max_sequences, o.max_context, o.kv_pages, model_info(h->model)->vocabulary, &h->table,
+                                 err);
+}
+
+static void announce(struct compute *c, const struct mail *job)
+{
+    const struct holding *h = &c->holding;
+    const struct stage_options *o = stage_options(h->stage);
+    struct control_message m = {.kind = CONTROL_LOADED, .epoch = job->message.epoch, .request = job->message.request};
+    m.u.loaded.weights_bytes = h->memory.weights;
+    m.u.loaded.embedding_bytes = h->memory.embedding;
+    m.u.loaded.head_bytes = h->memory.head;
+    m.u.loaded.kv_bytes = h->memory.kv;
+    m.u.loaded.buffers_bytes = h->memory.buffers;
+    m.u.loaded.total_bytes = h->memory.total;
+    struct control_loaded_stage loaded = {
+        .fingerprint = model_info(h->model)->fingerprint,
+        .first_block = o->first_block,
+        .last_block = o->last_block,
+        .kv_type = o->kv,
+        .kv_pages = o->kv_pages,
+        .memory_bytes = m.u.loaded.total_bytes,
+    };
+    snprintf(loaded.model, sizeof loaded.model, "%s", h->name);
+    vitals_loaded(c, &loaded, job->message.epoch);
+    atomic_store(&c->w->vitals.busy_us, 0);
+    atomic_store(&c->w->vitals.state, WORKER_READY);
+    compute_reply(c, &m, &job->peer);
+}
+
+void compute_load(struct compute *c, const struct mail *job)
+{
+    const struct control_message *load = &job->message;
+    struct model *m = NULL;
+    struct error err = {0};
+    bool read = false;
+    int64_t start = clock_ms();
+    if (c->draining) {
+        error_set(&err, ERR_CANCELLED, "this worker is shutting down");
+        compute_reply_failure(c, job, &err);
+        return;
+    }
+    int rc = compute_find_model(c->w->options, load->u.load.model, load->u.load.fingerprint, &m, &err);
+    if (!rc && (rc = check_load(load, m, c->session.epoch, &err)))
+        model_close(m);
+    if (!rc) {
+        disconnect(c);
+        atomic_store(&c->w->vitals.state, WORKER_LOADING);
+        rc = hold(c, job, m, &read, &err);
+    }
+    if (!rc && load->u.load.has_next)
+        rc = link_connect(c->w->hub, PLANE_DATA, load->u.load.next.endpoint, load->u.load.next.public_key, &c->next,
+                          &err);
+    if (rc) {
+        /* A refusal before anything was touched leaves a running stage alone. */
+        if (atomic_load(&c->w->vitals.state) == WORKER_LOADING)
+            compute_unload(c);
+        compute_reply_failure(c, job, &err);
+        return;
+    }
+    snprintf(c->next_name, sizeof c->next_name, "%s", load->u.load.next.name);
+    c->codec = (enum frame_codec)load->u.load.codec;
+    c->attach_sent_ms = c->next_down_ms = 0;
+    session_start(&c->session, load, model_info(c->holding.model)->width);
+    log_info("epoch %llu: stage %u of %u, blocks %u-%u of %s, %s in %lld ms", (unsigned long long)load->epoch,
+             load->u.load.stage, load->u.load.stages, load->u.load.first_block, load->u.load.last_block,
+             load->u.load.model, read ? "loaded" : "kept", (long long)(clock_ms() - start));
+    announce(c, job);
+}

@@ -1,0 +1,175 @@
+/* brigade-worker: the daemon on each board. Reads its options, opens its sockets, says it is ready, and runs two
+ * threads until a signal asks it to stop. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/machine.h"
+#include "base/units.h"
+#include "engine/kernels/ops.h"
+#include "worker/worker.h"
+
+static volatile int stop_signals;
+static struct waker *signal_waker;
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    if (++stop_signals > 1)
+        _exit(128 + number); /* asked twice: at once */
+    waker_ring(signal_waker); /* a write(2) */
+    errno = saved;
+}
+
+static void catch_signals(struct waker *waker)
+{
+    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    signal_waker = waker;
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* What a stage may take: the least of the cap asked for and what is free less a margin. */
+static int admit_memory(struct worker *w, struct error *err)
+{
+    uint64_t available = machine_memory_available(), margin = machine_memory_margin(), cap = w->options->memory_bytes;
+    uint64_t can = available > margin ? available - margin : 0;
+    char a[UNITS_TEXT], m[UNITS_TEXT], k[UNITS_TEXT], r[UNITS_TEXT];
+    units_bytes_text(available, a);
+    units_bytes_text(margin, m);
+    units_bytes_text(cap, k);
+    if (!available && !cap)
+        return error_set(err, ERR_MEMORY, "this system does not tell how much memory is free; give --memory");
+    w->admitted_bytes = !available ? cap : cap && cap < can ? cap : can;
+    units_bytes_text(w->admitted_bytes, r);
+    if (!w->admitted_bytes)
+        return error_set(err, ERR_MEMORY, "no memory to admit: %s available, less than the margin of %s that must stay", a,
+                         m);
+    log_info("memory: %s available - %s margin%s%s -> %s admitted", a, m, cap ? ", at most " : "", cap ? k : "", r);
+    if (cap && available && cap > can)
+        log_warn("--memory asks for %s, but only %s can be had", k, r);
+    return 0;
+}
+
+static void read_slowdown(struct worker *w)
+{
+    const char *text = getenv("BRIGADE_TEST_SLOWDOWN");
+    w->slowdown = 1;
+    if (!text)
+        return;
+    if (units_parse_double(text, &w->slowdown) || w->slowdown < 1 || w->slowdown > 1000)
+        w->slowdown = 1;
+    log_warn("BRIGADE_TEST_SLOWDOWN: every micro-batch is made to take %.2f times as long", w->slowdown);
+}
+
+static int open_sockets(struct worker *w, struct error *err)
+{
+    char endpoint[300];
+    const char *allowed[WORKER_ALLOW_MAX];
+    int rc;
+    for (uint32_t i = 0; i < w->options->allow_count; i++)
+        allowed[i] = w->options->allow[i];
+    if ((rc = hub_create(w->key, &w->hub, err)) ||
+        (rc = hub_allow(w->hub, PLANE_CONTROL, allowed, w->options->allow_count, err)) ||
+        (rc = link_listen(w->hub, PLANE_CONTROL, w->options->listen, &w->control, err)) ||
+        (rc = worker_data_endpoint(w->options, link_port(w->control), endpoint, sizeof endpoint, err)))
+        return rc;
+    if ((rc = link_listen(w->hub, PLANE_DATA, endpoint, &w->data, err)))
+        error_prefix(err, "data plane (see --data-port)");
+    return rc;
+}
+
+static void say_ready(const struct worker *w)
+{
+    char memory[UNITS_TEXT], threads[16];
+    const char *colon = strrchr(w->options->listen, ':');
+    snprintf(threads, sizeof threads, "%d", w->options->threads);
+    printf("ready: %s at %.*s:%d key %s isa %s cores %d threads %s memory %s\n", w->options->name,
+           (int)(colon - w->options->listen), w->options->listen, link_port(w->control), key_public_text(w->key),
+           kernels_isa(), w->cpu.cores, w->options->threads ? threads : "auto",
+           units_bytes_text(w->admitted_bytes, memory));
+    fflush(stdout);
+}
+
+/* Both threads, until the end. */
+static int serve(struct worker *w, struct error *err)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the control thread's */
+    int rc = pthread_create(&thread, NULL, compute_thread, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc)
+        return error_set(err, ERR_NOMEM, "cannot start the compute thread: %s", strerror(rc));
+    say_ready(w);
+    rc = control_run(w, &stop_signals);
+    if (rc && !atomic_load(&w->vitals.finished)) {
+        error_set(err, rc, "the control thread gave up: %s", error_name(rc));
+        _exit(1); /* the compute thread cannot be stopped in good order */
+    }
+    pthread_join(thread, NULL);
+    return rc ? error_set(err, rc, "the compute thread gave up; see the lines above") : 0;
+}
+
+static int run(struct worker *w, struct error *err)
+{
+    struct node_key *key = NULL;
+    int rc;
+    pthread_mutex_init(&w->vitals.lock, NULL);
+    if ((rc = kernels_init(err)) || (rc = key_load(w->options->key_path, &key, err)))
+        goto done;
+    w->key = key;
+    cpu_describe(&w->cpu);
+    read_slowdown(w);
+    if ((rc = admit_memory(w, err)) || (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
+        goto done;
+    catch_signals(w->replies.waker);
+    if ((rc = open_sockets(w, err)))
+        goto done;
+    rc = serve(w, err);
+done:
+    link_close(w->data, 100);
+    link_close(w->control, 200);
+    hub_destroy(w->hub);
+    mailbox_close(&w->jobs);
+    /* The replies' bell stays: a late signal may still ring it. */
+    key_free(key);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    static struct worker w;
+    struct worker_options options;
+    struct error err = {0};
+    log_set_default("brigade-worker", LOG_LEVEL_INFO);
+    switch (worker_options_read(argc, argv, &options, &err)) {
+    case WORKER_RUN:
+        break;
+    case WORKER_EXIT_OK:
+        worker_options_free(&options);
+        return 0;
+    case WORKER_EXIT_USAGE:
+        fprintf(stderr, "brigade-worker: %s\n", err.text);
+        worker_options_free(&options);
+        return 2;
+    case WORKER_EXIT_ERROR:
+        fprintf(stderr, "brigade-worker: %s\n", err.text);
+        worker_options_free(&options);
+        return 1;
+    }
+    w.options = &options;
+    int rc = run(&w, &err);
+    if (rc)
+        fprintf(stderr, "brigade-worker: %s\n", err.text);
+    else
+        log_info("stopped");
+    worker_options_free(&options);
+    return rc ? 1 : 0;
+}

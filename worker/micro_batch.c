@@ -1,0 +1,208 @@
+/* One micro-batch through this stage: what the frame says of the sequences, the activations in, the blocks, the
+ * activations (or tokens) out. Compute thread. */
+#include <stddef.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/activation.h"
+#include "worker/compute.h"
+
+_Static_assert(FRAME_BIAS_MAX <= SAMPLING_BIAS_MAX && FRAME_TOP_MAX <= SAMPLING_TOP_MAX, "frames fit the sampler");
+_Static_assert(sizeof(struct frame_chosen) == sizeof(struct token_logprob) &&
+                   offsetof(struct frame_chosen, logprob) == offsetof(struct token_logprob, logprob),
+               "the sampler's pairs are sent as they lie");
+
+static void take_sampling(const struct frame_sampling *from, struct sampling *to)
+{
+    sampling_default(to);
+    to->temperature = from->temperature;
+    to->top_k = from->top_k;
+    to->top_p = from->top_p;
+    to->min_p = from->min_p;
+    to->repeat_penalty = from->repeat_penalty;
+    to->repeat_last = from->repeat_last;
+    to->presence_penalty = from->presence_penalty;
+    to->frequency_penalty = from->frequency_penalty;
+    to->seed = from->seed;
+    to->prompt_tokens = from->prompt_tokens;
+    to->top_logprobs = from->top_logprobs;
+    to->bias_count = from->bias_count;
+    for (uint32_t i = 0; i < from->bias_count; i++)
+        to->bias[i] = (struct sampling_bias){from->bias[i].token, from->bias[i].bias};
+}
+
+/* Releases, page copies, then every span's bookkeeping; spans[] is what the stage will compute. */
+static int apply(struct compute *c, const struct frame_work *w, struct batch_span *spans, struct error *err)
+{
+    struct holding *h = &c->holding;
+    int rc;
+    for (uint32_t i = 0; i < w->release_count; i++)
+        sequence_release(h->table, w->release[i]);
+    for (uint32_t i = 0; i < w->copy_count; i++) {
+        const struct frame_page_copy *p = &w->copies[i];
+        if ((rc = sequence_page_copied(h->table, p->from, p->to, p->count)) ||
+            (rc = stage_copy_page(h->stage, p->from, p->to, p->count)))
+            return error_set(err, rc, "cannot copy %u positions of page %u to page %u", p->count, p->from, p->to);
+    }
+    for (uint32_t i = 0; i < w->span_count; i++) {
+        const struct frame_span *s = &w->spans[i];
+        struct sampling sampling;
+        const struct sequence *sequence;
+        if (s->sampling)
+            take_sampling(s->sampling, &sampling);
+        struct span_update u = {
+            .sequence = s->sequence,
+            .first = s->first,
+            .count = s->count,
+            .known = s->known,
+            .tokens = s->tokens,
+            .page_offset = s->page_offset,
+            .pages = s->pages,
+            .page_count = s->page_count,
+            .hash = s->hash,
+            .sampling = s->sampling ? &sampling : NULL,
+        };
+        if ((rc = sequence_apply(h->table, &u, &sequence, err)))
+            return rc;
+        spans[i] = (struct batch_span){
+            .first = s->first,
+            .count = s->count,
+            .tokens = sequence->tokens,
+            .pages = sequence->pages,
+            .want = (enum span_want)s->want,
+            .next_token = s->next_token,
+            .sampling = &sequence->sampling,
+        };
+    }
+    return 0;
+}
+
+/* For planner experiments: a board that is slower by a factor, truly burning the time. */
+static void burn(double slowdown, int64_t started_ns)
+{
+    if (slowdown <= 1)
+        return;
+    int64_t now = clock_ns(), end = now + (int64_t)((double)(now - started_ns) * (slowdown - 1));
+    while (clock_ns() < end)
+        ;
+}
+
+static int encode_result(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
+{
+    struct frame_span_result *spans = c->span_results;
+    uint32_t vocabulary = model_info(c->holding.model)->vocabulary;
+    struct frame_result r = {
+        .epoch = w->epoch,
+        .microbatch = w->microbatch,
+        .span_count = w->span_count,
+        .spans = spans,
+        .trace = c->trace,
+        .trace_count = trace_count,
+        .stage = c->session.stage,
+    };
+    for (uint32_t i = 0; i < w->span_count; i++) {
+        const struct frame_span *s = &w->spans[i];
+        const struct span_result *got = &c->results[i];
+        spans[i] = (struct frame_span_result){.sequence = s->sequence, .position = s->first + s->count, .want = s->want};
+        if (s->want == WANT_TOKEN) {
+            spans[i].chosen = (struct frame_chosen){got->sampled.chosen.token, got->sampled.chosen.logprob};
+            spans[i].top_count = got->sampled.top_count;
+            spans[i].top = (struct frame_chosen *)got->sampled.top;
+        } else if (s->want == WANT_LOGITS) {
+            spans[i].float_count = vocabulary;
+            spans[i].floats = got->logits;
+        } else if (s->want == WANT_SCORES) {
+            spans[i].float_count = s->count;
+            spans[i].floats = got->scores;
+        }
+    }
+    struct outbox *o = &c->outbox;
+    int rc = frame_encode_result(&r, &o->part[0], &o->part[1], err);
+    if (rc)
+        return rc;
+    o->parts = o->part[1].size ? 2 : 1;
+    o->to_next = false;
+    o->to = c->session.receiver;
+    o->full = c->session.has_receiver;
+    if (!o->full) {
+        log_debug("micro-batch %llu has no receiver for its results", (unsigned long long)w->microbatch);
+        atomic_fetch_add(&c->w->vitals.dropped, 1);
+    }
+    return 0;
+}
+
+static int encode_work(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
+{
+    struct frame_work onward = *w;
+    struct outbox *o = &c->outbox;
+    onward.trace = c->trace;
+    onward.trace_count = trace_count;
+    onward.codec = w->tokens ? c->codec : CODEC_NONE;
+    onward.width = w->tokens ? c->session.width : 0;
+    onward.activation_bytes = activation_bytes(onward.codec, w->tokens, onward.width);
+    int rc = frame_encode_work(&onward, &o->part[0], &o->part[1], err);
+    if (rc)
+        return rc;
+    o->parts = 2;
+    if (onward.activation_bytes) {
+        char *at = buffer_reserve(&o->part[2], onward.activation_bytes);
+        if (!at)
+            return error_set(err, o->part[2].failed, "no memory for %zu bytes of activations", onward.activation_bytes);
+        activation_encode(onward.codec, c->holding.out, w->tokens, onward.width, at);
+        o->part[2].size = onward.activation_bytes;
+        o->parts = 3;
+    }
+    o->to_next = o->full = true;
+    return 0;
+}
+
+static int run(struct compute *c, const struct frame_work *w, const struct link_message *m, int64_t received_us,
+               struct error *err)
+{
+    struct holding *h = &c->holding;
+    struct frame_trace *trace = c->trace;
+    const float *in = h->in;
+    bool last = session_is_last(&c->session);
+    int64_t started_ns = clock_ns();
+    int rc = apply(c, w, c->spans, err);
+    if (rc)
+        return rc;
+    if (w->codec == CODEC_F32)
+        in = m->parts[2].data; /* as they lie */
+    else if (w->codec != CODEC_NONE)
+        activation_decode(w->codec, m->parts[2].data, w->tokens, w->width, h->in);
+    if (w->tokens && (rc = stage_forward(h->stage, c->spans, w->span_count, in, last ? NULL : h->out, c->results, err)))
+        return rc;
+    burn(c->w->slowdown, started_ns);
+
+    uint32_t traces = 0;
+    int64_t finished_us = clock_us();
+    if (w->want_trace && w->trace_count < FRAME_STAGES_MAX) {
+        if (w->trace_count)
+            memcpy(trace, w->trace, w->trace_count * sizeof *trace);
+        traces = w->trace_count + 1;
+        trace[w->trace_count] = (struct frame_trace){c->session.stage, (uint64_t)received_us,
+                                                     (uint64_t)(started_ns / 1000), (uint64_t)finished_us,
+                                                     (uint64_t)finished_us};
+    }
+    atomic_fetch_add(&c->w->vitals.busy_us, (uint64_t)(finished_us - started_ns / 1000));
+    atomic_fetch_add(&c->w->vitals.microbatches, 1);
+    atomic_fetch_add(&c->w->vitals.tokens, w->tokens);
+    for (int i = 0; i < 3; i++)
+        buffer_clear(&c->outbox.part[i]);
+    if (traces)
+        trace[traces - 1].sent_us = (uint64_t)clock_us();
+    return last ? encode_result(c, w, traces, err) : encode_work(c, w, traces, err);
+}
+
+void compute_micro_batch(struct compute *c, const struct data_frame *f, const struct link_message *m,
+                         int64_t received_us)
+{
+    struct error err = {0};
+    if (run(c, &f->work, m, received_us, &err)) {
+        compute_fail(c, &f->work, &err);
+        return;
+    }
+    outbox_flush(c);
+}

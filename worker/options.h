@@ -1,0 +1,38 @@
+/* What a person asks of the worker: flags, and worker.yaml for the same things. Flags win. Immutable after reading. */
+#ifndef BRIGADE_WORKER_OPTIONS_H
+#define BRIGADE_WORKER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "proto/keys.h"
+
+#define WORKER_ALLOW_MAX 64
+#define WORKER_MODELS_MAX 16
+
+struct worker_options {
+    char listen[256];
+    char name[128];
+    char *key_path, *cache_path;          /* cache NULL: none */
+    char *models[WORKER_MODELS_MAX];      /* folders, searched in order */
+    uint32_t model_count;
+    char allow[WORKER_ALLOW_MAX][KEY_TEXT];
+    uint32_t allow_count;
+    uint64_t memory_bytes;                /* cap on what a stage may take; 0: none */
+    int threads;                          /* 0: auto */
+    int data_port;                        /* 0: any free one, -1: the listening port's neighbour */
+};
+
+enum worker_options_outcome { WORKER_RUN, WORKER_EXIT_OK, WORKER_EXIT_USAGE, WORKER_EXIT_ERROR };
+
+/* Reads argv and the file that --config names. Other than WORKER_RUN: help or version were printed, or err says what is
+ * wrong. worker_options_free in any case. */
+enum worker_options_outcome worker_options_read(int argc, char **argv, struct worker_options *out, struct error *err);
+/* worker.yaml alone, into options that have not been set by flags. Paths are relative to the file. */
+int worker_options_file(const char *path, struct worker_options *o, struct error *err);
+void worker_options_free(struct worker_options *o);
+/* "tcp://0.0.0.0:7700" and a port → the data plane's endpoint; ERR_USAGE when listen is none. */
+int worker_data_endpoint(const struct worker_options *o, int control_port, char *out, unsigned size, struct error *err);
+
+#endif
