@@ -84,7 +84,8 @@ struct pair_table {
 };
 
 int pair_table_init(struct pair_table *t, size_t count); /* ERR_NOMEM */
-void pair_table_add(struct pair_table *t, int32_t left, int32_t right, uint32_t rank, int32_t whole); /* the first stays */
+void pair_table_add(struct pair_table *t, int32_t left, int32_t right, uint32_t rank,
+                    int32_t whole); /* the first stays */
 void pair_table_free(struct pair_table *t);
 
 static inline const struct pair_slot *pair_table_find(const struct pair_table *t, int32_t left, int32_t right)

@@ -15,8 +15,8 @@ struct merge_symbol {
     int32_t id;           /* -1: no token yet */
     uint32_t next;        /* MERGE_NONE: the last one */
     uint32_t previous;
-    uint32_t rank;        /* of the pair (this, next); MERGE_NONE: may not merge */
-    int32_t whole;        /* what the pair becomes */
+    uint32_t rank; /* of the pair (this, next); MERGE_NONE: may not merge */
+    int32_t whole; /* what the pair becomes */
 };
 
 struct merge {

@@ -38,7 +38,8 @@ static int unknown_name(const char *name, struct error *err)
         int more = snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", pretokenizer_at(i)->names[0]);
         n += more > 0 ? (size_t)more : 0;
     }
-    return error_set(err, ERR_UNSUPPORTED, "tokenizer.ggml.pre \"%.48s\" is unknown; known: %s and their aliases", name, list);
+    return error_set(err, ERR_UNSUPPORTED, "tokenizer.ggml.pre \"%.48s\" is unknown; known: %s and their aliases", name,
+                     list);
 }
 
 int pretokenizer_open(const char *name, struct pretokenizer **out, struct error *err)
@@ -63,12 +64,14 @@ int pretokenizer_open(const char *name, struct pretokenizer **out, struct error 
         const char *text = pattern->stages[p->stages].pattern;
         int code = 0;
         PCRE2_SIZE at = 0;
-        p->codes[p->stages] = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, compiling);
+        p->codes[p->stages] =
+            pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, compiling);
         if (!p->codes[p->stages]) {
             char why[128] = "";
             pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
             rc = error_set(err, code == PCRE2_ERROR_HEAP_FAILED ? ERR_NOMEM : ERR_UNSUPPORTED,
-                           "the pattern of pre-tokeniser %s does not compile with this PCRE2: %s at %zu", name, why, (size_t)at);
+                           "the pattern of pre-tokeniser %s does not compile with this PCRE2: %s at %zu", name, why,
+                           (size_t)at);
             goto out;
         }
         pcre2_jit_compile(p->codes[p->stages], PCRE2_JIT_COMPLETE); /* without it the same result comes slower */
@@ -147,19 +150,22 @@ static int add_groups(const char *text, size_t start, size_t end, struct word_li
     return rc ? rc : add_end(out, end);
 }
 
-static int find_match(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text, size_t bytes,
-                      size_t from)
+static int find_match(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text,
+                      size_t bytes, size_t from)
 {
     int found = pcre2_match(p->codes[stage], (PCRE2_SPTR)text, bytes, from, PCRE2_NO_UTF_CHECK, match, p->limits);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(p->codes[stage], (PCRE2_SPTR)text, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, p->limits);
+        found = pcre2_match(p->codes[stage], (PCRE2_SPTR)text, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match,
+                            p->limits);
     if (found >= 0)
         return 1;
-    return found == PCRE2_ERROR_NOMATCH ? 0 : found == PCRE2_ERROR_NOMEMORY || found == PCRE2_ERROR_HEAPLIMIT ? ERR_NOMEM : ERR_INTERNAL;
+    return found == PCRE2_ERROR_NOMATCH                                      ? 0
+           : found == PCRE2_ERROR_NOMEMORY || found == PCRE2_ERROR_HEAPLIMIT ? ERR_NOMEM
+                                                                             : ERR_INTERNAL;
 }
 
-static int split_word(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text, size_t start,
-                      size_t end, struct word_list *out)
+static int split_word(const struct pretokenizer *p, size_t stage, pcre2_match_data *match, const char *text,
+                      size_t start, size_t end, struct word_list *out)
 {
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(match);
     int rc = 0;
@@ -205,8 +211,11 @@ int pretokenizer_split(const struct pretokenizer *p, const char *text, size_t by
     }
     pcre2_match_data_free(match);
     word_list_free(&other);
-    return rc ? error_set(err, rc, rc == ERR_NOMEM ? "out of memory for splitting %zu bytes into words"
-                                                   : "the pre-tokeniser failed on a text of %zu bytes", bytes) : 0;
+    return rc ? error_set(err, rc,
+                          rc == ERR_NOMEM ? "out of memory for splitting %zu bytes into words"
+                                          : "the pre-tokeniser failed on a text of %zu bytes",
+                          bytes)
+              : 0;
 }
 
 void word_list_free(struct word_list *words)

@@ -19,6 +19,7 @@ enum pretokenizer_rule {
 
 struct pretokenizer_pattern {
     const char *names[18]; /* values of tokenizer.ggml.pre, NULL after the last */
+    bool adds_bos;         /* what a file means that does not say whether prompts begin with bos */
     bool ignore_merges;    /* a word that is a piece is one token, whatever the merges say */
     struct {
         enum pretokenizer_rule rule;

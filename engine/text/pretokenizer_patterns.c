@@ -1,5 +1,5 @@
 /* The published pre-tokeniser patterns, by the name that GGUF files give them. Source: the tokenizer.json of the models
- * named; where a pattern uses class intersection (&&), which PCRE2 lacks, it is written as the same set by complement. */
+ * named; where a pattern uses class intersection (&&), which PCRE2 lacks, the same set is written by its complement. */
 #include "engine/text/pretokenizer.h"
 
 #include <string.h>
@@ -37,6 +37,7 @@
 static const struct pretokenizer_pattern patterns[] = {
     {.names = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
      .ignore_merges = true,
+     .adds_bos = true,
      .stages = {{RULE_MATCH,
                  CONTRACTIONS "|" WORDS "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES}}},
     {.names = {"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"},
@@ -55,7 +56,8 @@ static const struct pretokenizer_pattern patterns[] = {
     {.names = {"deepseek-llm"},
      .stages = {{RULE_MATCH, "[\\r\\n]"},
                 {RULE_MATCH, "\\s?[" CASED_LETTERS "]+"},
-                {RULE_MATCH, "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+"},
+                {RULE_MATCH,
+                 "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+"},
                 {RULE_MATCH, "(?<!\\s)\\s+\\z"},
                 {RULE_MATCH, CJK_DEEPSEEK},
                 {RULE_MATCH, "\\p{N}+"}}},
@@ -71,6 +73,7 @@ static const struct pretokenizer_pattern patterns[] = {
                 {RULE_MATCH, DEEPSEEK_V3}}},
     {.names = {"tekken"},
      .ignore_merges = true,
+     .adds_bos = true,
      .stages = {{RULE_MATCH,
                  CASED(UPPER, LOWER, "") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES}}},
     {.names = {"gpt-4o", "llama4", "minimax-m2"},
@@ -80,8 +83,9 @@ static const struct pretokenizer_pattern patterns[] = {
      .stages = {{RULE_MATCH, "\\p{Han}+|" CASED(UPPER_NOT_HAN, LOWER_NOT_HAN, CONTRACTIONS "?")
                              "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES}}},
     {.names = {"bailingmoe", "bailingmoe2", "llada-moe"},
-     .stages = {{RULE_MATCH, "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
-                             "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}}},
+     .stages = {{RULE_MATCH,
+                 "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
+                 "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}}},
     {.names = {"seed-coder"},
      .stages = {{RULE_MATCH, CONTRACTIONS "|" WORDS "|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" SPACES}}},
     {.names = {"bloom", "gpt3-finnish", "poro-chat"},
@@ -90,6 +94,7 @@ static const struct pretokenizer_pattern patterns[] = {
      .stages = {{RULE_MATCH, " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"},
                 {RULE_MATCH, "\\p{N}"}}},
     {.names = {"chameleon"},
+     .adds_bos = true,
      .stages = {{RULE_MATCH, "<sentinel:[0-9]+>"},
                 {RULE_MATCH, "IMGIMG[A-I]{1,4}Z"},
                 {RULE_MATCH, "[\\t\\n]|    |  "},
@@ -106,7 +111,8 @@ static const struct pretokenizer_pattern patterns[] = {
                 {RULE_MATCH, DEEPSEEK_V3}}},
     /* Files from before tokenizer.ggml.pre existed. */
     {.names = {"default", ""},
-     .stages = {{RULE_MATCH, "[\\p{P}$+<=>^~|]+"}, {RULE_MATCH, GPT2}, {RULE_MATCH, "\\p{N}+"}, {RULE_MATCH, "[0-9][0-9][0-9]"}}},
+     .stages = {{RULE_MATCH, "[\\p{P}$+<=>^~|]+"}, {RULE_MATCH, GPT2}, {RULE_MATCH, "\\p{N}+"},
+                {RULE_MATCH, "[0-9][0-9][0-9]"}}},
 };
 
 const struct pretokenizer_pattern *pretokenizer_at(size_t i)

@@ -66,7 +66,8 @@ void tokenizer_close(struct tokenizer *t)
 int token_list_grow(struct token_list *list, struct error *err)
 {
     if (list->limit && list->count >= list->limit)
-        return error_set(err, ERR_BOUND, "the text has more than %zu tokens; shorten it or raise the limit", list->limit);
+        return error_set(err, ERR_BOUND, "the text has more than %zu tokens; shorten it or raise the limit",
+                         list->limit);
     size_t capacity = list->capacity ? 2 * list->capacity : 64;
     if (list->limit && capacity > list->limit)
         capacity = list->limit;
@@ -124,7 +125,8 @@ static int encode_text(const struct tokenizer *t, const char *text, size_t bytes
     size_t start = 0;
     int rc = 0;
     for (size_t at = 0; at < bytes && !rc;) {
-        int32_t id = t->specials.first[(unsigned char)text[at]] ? special_at(t, text + at, bytes - at, parse_special) : -1;
+        int32_t id =
+            t->specials.first[(unsigned char)text[at]] ? special_at(t, text + at, bytes - at, parse_special) : -1;
         if (id < 0) {
             at++;
             continue;
@@ -140,8 +142,8 @@ static int encode_text(const struct tokenizer *t, const char *text, size_t bytes
     return rc ? rc : encode_plain(t, text + start, bytes - start, out, err);
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes, unsigned flags,
-                     struct token_list *out, struct error *err)
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes, unsigned flags, struct token_list *out,
+                     struct error *err)
 {
     const struct vocab *v = &t->vocab;
     size_t before = out->count;

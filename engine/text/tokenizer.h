@@ -27,7 +27,7 @@ enum token_attribute {
     TOKEN_CONTROL,      /* <s>, <|eot_id|>: structure, not text */
     TOKEN_USER_DEFINED, /* text that is always this token, matched before everything else */
     TOKEN_UNUSED,
-    TOKEN_BYTE,         /* one raw byte of SentencePiece's byte fallback */
+    TOKEN_BYTE, /* one raw byte of SentencePiece's byte fallback */
 };
 
 enum tokenizer_flags {
@@ -61,8 +61,8 @@ void tokenizer_close(struct tokenizer *t); /* NULL is fine */
 
 /* Appends the ids of text (UTF-8; invalid bytes keep their value where the vocabulary has a token for it, else they
  * become U+FFFD or the unknown token). flags: tokenizer_flags. On failure the list holds what it held before. */
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes, unsigned flags,
-                     struct token_list *out, struct error *err);
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes, unsigned flags, struct token_list *out,
+                     struct error *err);
 
 /* Appends the text of ids. flags: detokenizer_flags; DETOKENIZER_START undoes tokenizer_encode exactly.
  * ERR_USAGE for an id outside the vocabulary, ERR_BOUND at out's limit. */
@@ -74,8 +74,8 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count
 struct token_stream {
     const struct tokenizer *tokenizer;
     unsigned flags;
-    bool drop_space;    /* the next text begins with a space that encoding would have put there */
-    unsigned held;      /* bytes of an unfinished character */
+    bool drop_space; /* the next text begins with a space that encoding would have put there */
+    unsigned held;   /* bytes of an unfinished character */
     unsigned char bytes[4];
 };
 
@@ -84,7 +84,8 @@ int token_stream_push(struct token_stream *s, int32_t id, struct buffer *out, st
 int token_stream_finish(struct token_stream *s, struct buffer *out, struct error *err); /* what is held: U+FFFD */
 
 size_t tokenizer_count(const struct tokenizer *t);
-const char *tokenizer_kind(const struct tokenizer *t); /* "sentencepiece bpe", "sentencepiece unigram", "byte-level bpe" */
+const char *
+tokenizer_kind(const struct tokenizer *t); /* "sentencepiece bpe", "sentencepiece unigram", "byte-level bpe" */
 /* The bytes that a token stands for (a control token: its name; a byte token: the byte); {NULL, 0} outside the
  * vocabulary. Lives as long as t; not terminated. */
 struct gguf_text tokenizer_piece(const struct tokenizer *t, int32_t id);

@@ -31,8 +31,9 @@ static int add_merge(void *context, uint64_t i, struct gguf_text text)
     struct merges *m = context;
     const char *space = text.size > 1 ? memchr(text.data + 1, ' ', text.size - 1) : NULL;
     if (!space)
-        return error_set(m->err, ERR_FORMAT, "%s: merge %llu of tokenizer.ggml.merges is not two pieces with a space between",
-                         m->path, (unsigned long long)i);
+        return error_set(m->err, ERR_FORMAT,
+                         "%s: merge %llu of tokenizer.ggml.merges is not two pieces with a space between", m->path,
+                         (unsigned long long)i);
     if (text.size > m->room) {
         char *both = mem_realloc(m->both, text.size);
         if (!both)
@@ -57,8 +58,10 @@ int byte_level_init(struct tokenizer *t, const struct gguf *g, struct error *err
 {
     struct vocab *v = &t->vocab;
     if (!v->pre[0])
-        log_warn("%s does not say which pre-tokeniser it wants (tokenizer.ggml.pre); the old default is used, and the model "
-                 "may do worse than it could", gguf_path(g));
+        log_warn(
+            "%s does not say which pre-tokeniser it wants (tokenizer.ggml.pre); the old default is used, and the model "
+            "may do worse than it could",
+            gguf_path(g));
     int rc = pretokenizer_open(v->pre, &t->pre, err);
     if (rc) {
         error_prefix(err, "%s", gguf_path(g));
@@ -147,7 +150,8 @@ int byte_level_encode(const struct tokenizer *t, const char *text, size_t bytes,
     struct word_list words = {0};
     struct merge m = {0};
     struct word_cache *cache = word_cache_new(bytes);
-    int rc = cache ? pretokenizer_split(t->pre, text, bytes, &words, err) : error_set(err, ERR_NOMEM, "out of memory for tokenising");
+    int rc = cache ? pretokenizer_split(t->pre, text, bytes, &words, err)
+                   : error_set(err, ERR_NOMEM, "out of memory for tokenising");
     for (size_t i = 0, start = 0; i < words.count && !rc; i++) {
         size_t end = words.ends[i], slot, first = out->count;
         rc = word_cache_get(cache, text, start, end - start, &slot, out, err);

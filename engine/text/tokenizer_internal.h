@@ -15,12 +15,12 @@ struct tokenizer {
     struct trie specials;      /* control, user-defined and unknown tokens */
     struct piece_table pieces; /* what merging may yield */
     /* SentencePiece: */
-    uint32_t *ranks;           /* of each token by falling score; equal scores share a rank */
-    uint8_t *adjacent;         /* bit (a * 256 + b): some piece has byte a before byte b */
+    uint32_t *ranks;   /* of each token by falling score; equal scores share a rank */
+    uint8_t *adjacent; /* bit (a * 256 + b): some piece has byte a before byte b */
     /* byte-level: */
     struct pair_table pairs;
     struct pretokenizer *pre;
-    bool ignore_merges;        /* a word that is a piece is that token, whatever the merges say */
+    bool ignore_merges; /* a word that is a piece is that token, whatever the merges say */
     /* unigram: */
     struct trie trie;
     struct character_map *map; /* the normaliser; NULL: none */

@@ -23,12 +23,14 @@ int unigram_init(struct tokenizer *t, const struct gguf *g, struct error *err)
         enum token_attribute a = v->attributes[id];
         if (a == TOKEN_NORMAL && v->scores[id] < least)
             least = v->scores[id];
-        if ((a == TOKEN_NORMAL || a == TOKEN_USER_DEFINED || a == TOKEN_UNUSED) && vocab_size(v, id) <= VOCAB_MAX_SPECIAL_BYTES &&
+        if ((a == TOKEN_NORMAL || a == TOKEN_USER_DEFINED || a == TOKEN_UNUSED) &&
+            vocab_size(v, id) <= VOCAB_MAX_SPECIAL_BYTES &&
             trie_add(&t->trie, vocab_bytes(v, id), vocab_size(v, id), (int32_t)id))
             return error_set(err, ERR_NOMEM, "out of memory for a vocabulary of %u tokens", v->count);
     }
     if (least < -FLT_MAX / 4)
-        return error_set(err, ERR_FORMAT, "%s: tokenizer.ggml.scores holds a score below every likelihood", gguf_path(g));
+        return error_set(err, ERR_FORMAT, "%s: tokenizer.ggml.scores holds a score below every likelihood",
+                         gguf_path(g));
     t->unknown_score = (least == FLT_MAX ? 0 : least) - UNKNOWN_PENALTY;
     return 0;
 }
@@ -118,13 +120,14 @@ static int emit_unknown(const struct tokenizer *t, const char *text, size_t n, b
         return rc;
     }
     if (t->vocab.unknown < 0)
-        return error_set(err, ERR_UNSUPPORTED, "the vocabulary has neither a token for byte 0x%02X nor an unknown token",
+        return error_set(err, ERR_UNSUPPORTED,
+                         "the vocabulary has neither a token for byte 0x%02X nor an unknown token",
                          (unsigned char)text[0]);
     return again ? 0 : token_list_add(out, t->vocab.unknown, err); /* neighbours share one unknown token */
 }
 
-static int emit_path(const struct tokenizer *t, const char *text, size_t n, struct arrival *best, struct token_list *out,
-                     struct error *err)
+static int emit_path(const struct tokenizer *t, const char *text, size_t n, struct arrival *best,
+                     struct token_list *out, struct error *err)
 {
     uint32_t next = (uint32_t)n;
     for (uint32_t at = (uint32_t)n; at;) { /* turn the links around; each end keeps its id */
@@ -151,7 +154,8 @@ int unigram_encode(const struct tokenizer *t, const char *text, size_t bytes, st
     struct arrival *best = NULL;
     int rc = normalize(t, text, bytes, &normal);
     if (rc) {
-        error_set(err, rc, "%s for normalising %zu bytes of text", rc == ERR_NOMEM ? "out of memory" : "no room", bytes);
+        error_set(err, rc, "%s for normalising %zu bytes of text", rc == ERR_NOMEM ? "out of memory" : "no room",
+                  bytes);
         goto out;
     }
     if (!normal.size)

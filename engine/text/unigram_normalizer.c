@@ -1,5 +1,6 @@
 /* The map is a double array of 32-bit units after its own byte count, then the replacement strings. Every index that it
- * yields is checked, for it comes from a file. Source: the unit layout of Darts-clone (S. Yata), used by SentencePiece. */
+ * yields is checked, for it comes from a file. Source: the unit layout of Darts-clone (S. Yata), used by SentencePiece.
+ */
 #include "engine/text/unigram_normalizer.h"
 
 #include <stdint.h>
@@ -28,7 +29,8 @@ int character_map_open(const struct gguf *g, struct character_map **out, struct 
     if (key->count >= 4)
         memcpy(&unit_bytes, key->data, 4);
     if (key->count < 8 || unit_bytes % 4 || unit_bytes < 4 || unit_bytes > key->count - 4)
-        return error_set(err, ERR_FORMAT, "%s: %s does not hold the %u bytes of units it announces", gguf_path(g), name, unit_bytes);
+        return error_set(err, ERR_FORMAT, "%s: %s does not hold the %u bytes of units it announces", gguf_path(g), name,
+                         unit_bytes);
     struct character_map *map = mem_zalloc(1, sizeof *map);
     if (map) {
         map->unit_count = unit_bytes / 4;

@@ -1,4 +1,5 @@
-/* UTF-8, strictly (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing past U+10FFFF. Pure; any thread. */
+/* UTF-8, strictly (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing past U+10FFFF. Pure; any thread.
+ */
 #ifndef BRIGADE_ENGINE_TEXT_UTF8_H
 #define BRIGADE_ENGINE_TEXT_UTF8_H
 

@@ -60,7 +60,10 @@ static size_t decode_spaces(struct gguf_text text, char *out)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
 }
 
 static int byte_of_piece(struct gguf_text text) /* "<0x0A>", else -1 */
@@ -83,15 +86,15 @@ static int add_size(void *context, uint64_t i, struct gguf_text text)
 {
     struct reading *r = context;
     r->total_bytes += text.size;
-    return r->total_bytes < UINT32_MAX / 2 ? 0
-                                           : error_set(r->err, ERR_BOUND, "%s: the texts of tokenizer.ggml.tokens are over 2 GiB",
-                                                       r->path);
+    return r->total_bytes < UINT32_MAX / 2
+               ? 0
+               : error_set(r->err, ERR_BOUND, "%s: the texts of tokenizer.ggml.tokens are over 2 GiB", r->path);
 }
 
 static int attribute_of(struct reading *r, uint64_t i, struct gguf_text text, enum token_attribute *attribute)
 {
     static const enum token_attribute table[] = {
-        [0] = TOKEN_NORMAL,  [1] = TOKEN_NORMAL,       [2] = TOKEN_UNKNOWN, [3] = TOKEN_CONTROL,
+        [0] = TOKEN_NORMAL,       [1] = TOKEN_NORMAL, [2] = TOKEN_UNKNOWN, [3] = TOKEN_CONTROL,
         [4] = TOKEN_USER_DEFINED, [5] = TOKEN_UNUSED, [6] = TOKEN_BYTE,
     };
     int byte = r->v->kind == VOCAB_BYTE_LEVEL ? -1 : byte_of_piece(text);
@@ -106,8 +109,8 @@ static int attribute_of(struct reading *r, uint64_t i, struct gguf_text text, en
     *attribute = table[type];
     if (*attribute == TOKEN_BYTE && byte < 0) {
         if (r->v->kind != VOCAB_BYTE_LEVEL)
-            return error_set(r->err, ERR_FORMAT, "%s: token %llu is of type byte, but its text is not like <0x0A>", r->path,
-                             (unsigned long long)i);
+            return error_set(r->err, ERR_FORMAT, "%s: token %llu is of type byte, but its text is not like <0x0A>",
+                             r->path, (unsigned long long)i);
         *attribute = TOKEN_NORMAL; /* byte-level pieces are bytes already */
     }
     return 0;
@@ -158,7 +161,8 @@ static int array_key(const struct gguf *g, const char *name, uint64_t count, boo
     if (!key)
         return 0;
     if (key->type != GGUF_ARRAY || (key->element == GGUF_STRING) != text || key->element == GGUF_ARRAY)
-        return error_set(err, ERR_FORMAT, "%s: %s is not an array of %s", gguf_path(g), name, text ? "strings" : "numbers");
+        return error_set(err, ERR_FORMAT, "%s: %s is not an array of %s", gguf_path(g), name,
+                         text ? "strings" : "numbers");
     if (count && key->count != count)
         return error_set(err, ERR_FORMAT, "%s: %s has %llu entries for %llu tokens", gguf_path(g), name,
                          (unsigned long long)key->count, (unsigned long long)count);
@@ -172,8 +176,8 @@ static int read_kind(const struct gguf *g, struct vocab *v, struct error *err)
     if (rc < 0)
         return rc;
     if (!rc)
-        return error_set(err, ERR_FORMAT, "%s has no tokenizer (no tokenizer.ggml.model); take a file with a vocabulary",
-                         gguf_path(g));
+        return error_set(err, ERR_FORMAT,
+                         "%s has no tokenizer (no tokenizer.ggml.model); take a file with a vocabulary", gguf_path(g));
     static const struct {
         const char *name;
         enum vocab_kind kind;
@@ -183,10 +187,11 @@ static int read_kind(const struct gguf *g, struct vocab *v, struct error *err)
             v->kind = kinds[i].kind;
             return 0;
         }
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s: tokenizer.ggml.model is \"%.*s\"; brigade knows llama (SentencePiece BPE), t5 (unigram) and gpt2 "
-                     "(byte-level BPE)",
-                     gguf_path(g), (int)(model.size < 40 ? model.size : 40), model.data);
+    return error_set(
+        err, ERR_UNSUPPORTED,
+        "%s: tokenizer.ggml.model is \"%.*s\"; brigade knows llama (SentencePiece BPE), t5 (unigram) and gpt2 "
+        "(byte-level BPE)",
+        gguf_path(g), (int)(model.size < 40 ? model.size : 40), model.data);
 }
 
 static int read_scores(const struct gguf *g, struct vocab *v, struct error *err)
@@ -196,7 +201,8 @@ static int read_scores(const struct gguf *g, struct vocab *v, struct error *err)
     if (rc || v->kind == VOCAB_BYTE_LEVEL)
         return rc;
     if (!key)
-        return error_set(err, ERR_FORMAT, "%s: tokenizer.ggml.scores is missing; a SentencePiece vocabulary cannot do without",
+        return error_set(err, ERR_FORMAT,
+                         "%s: tokenizer.ggml.scores is missing; a SentencePiece vocabulary cannot do without",
                          gguf_path(g));
     v->scores = mem_zalloc(v->count, sizeof *v->scores);
     if (!v->scores)

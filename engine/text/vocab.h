@@ -29,20 +29,20 @@ struct vocab_template {
 struct vocab {
     enum vocab_kind kind;
     uint32_t count;
-    char *bytes;          /* all pieces, one after the other */
-    uint32_t *offsets;    /* count + 1 */
-    float *scores;        /* count; NULL for byte-level */
-    uint8_t *attributes;  /* count; enum token_attribute */
-    uint8_t *strips;      /* count; 1: white space after this special token belongs to it; NULL: none does */
-    uint8_t *literal;     /* count; byte-level: 1 where the piece is plain text, outside the byte alphabet's merges */
+    char *bytes;         /* all pieces, one after the other */
+    uint32_t *offsets;   /* count + 1 */
+    float *scores;       /* count; NULL for byte-level */
+    uint8_t *attributes; /* count; enum token_attribute */
+    uint8_t *strips;     /* count; 1: white space after this special token belongs to it; NULL: none does */
+    uint8_t *literal;    /* count; byte-level: 1 where the piece is plain text, outside the byte alphabet's merges */
     int32_t byte_ids[256];
     int32_t bos, eos, eot, eom, unknown, padding; /* -1: none */
     bool add_bos, add_eos, add_space_prefix, remove_extra_spaces;
-    int32_t *ends;        /* rising */
+    int32_t *ends; /* rising */
     size_t end_count;
     struct vocab_template templates[VOCAB_MAX_TEMPLATES];
     size_t template_count;
-    char pre[64];         /* tokenizer.ggml.pre; "" when absent */
+    char pre[64]; /* tokenizer.ggml.pre; "" when absent */
 };
 
 /* Fills *v, which vocab_free empties also after a failure. */

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "engine/text/pretokenizer.h"
 #include "engine/text/tokenizer.h"
 
 enum role {
@@ -17,22 +18,25 @@ enum role {
     ROLE_MARK = 8,    /* structure only: must never be read out of a stranger's text */
 };
 
+/* <|end_of_sentence|> with full-width bars and U+2581. */
+#define DEEPSEEK_END "<\xEF\xBD\x9C\x65nd\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+
 static const struct {
     const char *text;
     unsigned roles;
 } known[] = {
-    {"<|eot_id|>", ROLE_TURN | ROLE_END},            /* Llama 3 */
-    {"<|im_end|>", ROLE_TURN | ROLE_END},            /* ChatML: Qwen, SmolLM, Yi */
-    {"<|end|>", ROLE_TURN | ROLE_END},               /* Phi-3 */
-    {"<end_of_turn>", ROLE_TURN | ROLE_END},         /* Gemma */
-    {"<|endoftext|>", ROLE_TURN | ROLE_END},         /* GPT-2 and its kin */
-    {"<|end_of_text|>", ROLE_TURN | ROLE_END},       /* Llama 3, Granite */
+    {"<|eot_id|>", ROLE_TURN | ROLE_END},      /* Llama 3 */
+    {"<|im_end|>", ROLE_TURN | ROLE_END},      /* ChatML: Qwen, SmolLM, Yi */
+    {"<|end|>", ROLE_TURN | ROLE_END},         /* Phi-3 */
+    {"<end_of_turn>", ROLE_TURN | ROLE_END},   /* Gemma */
+    {"<|endoftext|>", ROLE_TURN | ROLE_END},   /* GPT-2 and its kin */
+    {"<|end_of_text|>", ROLE_TURN | ROLE_END}, /* Llama 3, Granite */
     {"<EOT>", ROLE_TURN | ROLE_END},
     {"_<EOT>", ROLE_TURN | ROLE_END},
-    {"<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", ROLE_TURN | ROLE_END}, /* DeepSeek */
+    {DEEPSEEK_END, ROLE_TURN | ROLE_END}, /* DeepSeek */
     {"<end_of_utterance>", ROLE_TURN | ROLE_END},
     {"<|eom_id|>", ROLE_MESSAGE | ROLE_END},
-    {"<|return|>", ROLE_END},                        /* gpt-oss */
+    {"<|return|>", ROLE_END}, /* gpt-oss */
     {"<|call|>", ROLE_END},
     {"<|fim_pad|>", ROLE_END},
     {"<fim-pad>", ROLE_END},
@@ -180,11 +184,8 @@ int vocab_read_roles(const struct gguf *g, struct vocab *v, struct error *err)
         v->padding = 0;
         v->add_eos = v->add_space_prefix = true;
     } else {
-        static const char *const with_bos[] = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral",
-                                               "midm-2.0", "lfm2", "tekken", "chameleon"};
-        for (size_t i = 0; i < sizeof with_bos / sizeof *with_bos; i++)
-            if (!strcmp(v->pre, with_bos[i]))
-                v->add_bos = true;
+        const struct pretokenizer_pattern *pattern = pretokenizer_find(v->pre);
+        v->add_bos = pattern && pattern->adds_bos;
     }
     const struct {
         const char *role;

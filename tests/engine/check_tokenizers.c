@@ -37,7 +37,8 @@ static size_t check_pairs(const struct tokenizer *t, json_t *pairs)
 {
     size_t wrong = 0, i;
     json_t *pair;
-    json_array_foreach(pairs, i, pair) {
+    json_array_foreach(pairs, i, pair)
+    {
         json_t *text = json_array_get(pair, 0), *want = json_array_get(pair, 1);
         struct token_list ids = {0};
         struct error err = {0};
@@ -87,7 +88,8 @@ static void measure_all(const struct tokenizer *t, const char *prose, size_t pro
 {
     const size_t bytes = (size_t)1 << 20;
     static const char *const units[] = {"a", " ", "\n", "1", "A", "\xE4\xB8\x80", " \n", "!", "\xCC\x81"};
-    static const char *const names[] = {"letters", "spaces", "newlines", "digits", "capitals", "han", "blank", "marks", "accents"};
+    static const char *const names[] = {"letters", "spaces", "newlines", "digits", "capitals",
+                                        "han",     "blank",  "marks",    "accents"};
     char *text = mem_alloc(bytes + 512);
     if (!text)
         return;
@@ -143,7 +145,8 @@ int main(int argc, char **argv)
     size_t failed = 0;
     const char *name;
     json_t *pairs;
-    json_object_foreach(all, name, pairs) {
+    json_object_foreach(all, name, pairs)
+    {
         if (argc > 2 && *argv[2] && strcmp(argv[2], name))
             continue;
         struct error err = {0};
@@ -163,12 +166,14 @@ int main(int argc, char **argv)
         }
         size_t wrong = check_pairs(t, pairs), lost = 0, i;
         json_t *pair;
-        json_array_foreach(pairs, i, pair) {
+        json_array_foreach(pairs, i, pair)
+        {
             json_t *text = json_array_get(pair, 0);
             lost += !round_trip(t, json_string_value(text), json_string_length(text));
         }
         size_t random = check_random(t, 10000);
-        printf("%s: %s, %zu tokens, opened in %.0f ms; %zu texts, %zu wrong, %zu not restored; of 10000 random %zu not restored\n",
+        printf("%s: %s, %zu tokens, opened in %.0f ms; %zu texts, %zu wrong, %zu not restored; of 10000 random %zu not "
+               "restored\n",
                name, tokenizer_kind(t), tokenizer_count(t), ms, json_array_size(pairs), wrong, lost, random);
         if (!tokenizer_is_complete(t))
             printf("    (not byte-complete: some characters cannot be restored)\n");

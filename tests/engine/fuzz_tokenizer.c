@@ -27,7 +27,8 @@ static struct tokenizer *open_bytes(const void *bytes, size_t size)
 
 static void build(int kind, unsigned pre, struct vocab_build *b)
 {
-    static const char *const pres[] = {"llama-bpe", "gpt-4o", "deepseek-llm", "deepseek-v3", "falcon", "chameleon", "afmoe"};
+    static const char *const pres[] = {"llama-bpe", "gpt-4o",    "deepseek-llm", "deepseek-v3",
+                                       "falcon",    "chameleon", "afmoe"};
     static struct sample sample;
     if (kind == 1)
         sample_byte_level(&sample, 200, 1);
@@ -46,8 +47,8 @@ static void use(const struct tokenizer *t, const char *text, size_t size, unsign
         rc = tokenizer_decode(t, ids.ids, ids.count, flags & 3, &out, NULL);
     buffer_clear(&out);
     if (!rc)
-        rc = tokenizer_decode(t, ids.ids, ids.count, DETOKENIZER_START | DETOKENIZER_RAW_BYTES | DETOKENIZER_SHOW_SPECIAL, &out,
-                              NULL);
+        rc = tokenizer_decode(t, ids.ids, ids.count,
+                              DETOKENIZER_START | DETOKENIZER_RAW_BYTES | DETOKENIZER_SHOW_SPECIAL, &out, NULL);
     if (!rc && tokenizer_is_complete(t) && !(flags & 11) && (out.size != size || memcmp(out.data, text, size))) {
         /* bytes that UTF-8 never uses may lack a token */
         for (size_t i = 0; i < size; i++)
@@ -85,7 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (patched) {
         memcpy(patched, file->data, file->size);
         for (size_t i = 2; i + 4 <= size; i += 4)
-            patched[((size_t)data[i] | (size_t)data[i + 1] << 8 | (size_t)data[i + 2] << 16) % file->size] = (char)data[i + 3];
+            patched[((size_t)data[i] | (size_t)data[i + 1] << 8 | (size_t)data[i + 2] << 16) % file->size] =
+                (char)data[i + 3];
         t = open_bytes(patched, file->size);
     } else {
         t = open_bytes(data + 2, size - 2);

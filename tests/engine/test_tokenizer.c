@@ -176,7 +176,12 @@ static void the_space_in_front_comes_and_goes(void)
     CHECK_TEXT(decoded(t, "a<s>b</s> c[tool]e", parse, show), "a<s>b</s> c[tool]e");
     CHECK_TEXT(decoded(t, "a<s>b</s> c[tool]e", parse, DETOKENIZER_START), "ab c[tool]e");
     /* U+2581 itself is not a space, and a spelt byte or control token is only text. */
-    CHECK_TEXT(decoded(t, "a\xE2\x96\x81" "b", 0, DETOKENIZER_START), "a\xE2\x96\x81" "b");
+    CHECK_TEXT(decoded(t,
+                       "a\xE2\x96\x81"
+                       "b",
+                       0, DETOKENIZER_START),
+               "a\xE2\x96\x81"
+               "b");
     CHECK_TEXT(decoded(t, "<0x41></s>", 0, DETOKENIZER_START), "<0x41></s>");
     CHECK(!strstr(ids_of(t, "<0x41></s>", 0), " 2 "));
     tokenizer_close(t);
@@ -206,10 +211,21 @@ static void streams_give_whole_characters(void)
     } cases[] = {
         {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},
         {"\xE0\x80\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
-        {"\xF1\x80\x80\xE1\x80\xC2" "b", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b"},
+        {"\xF1\x80\x80\xE1\x80\xC2"
+         "b",
+         "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+         "b"},
         {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
-        {"\xF4\x91\x92\x93\xFF" "A\x80\xBF" "B", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "A\xEF\xBF\xBD\xEF\xBF\xBD" "B"},
-        {"\xE4\xBD" "a", "\xEF\xBF\xBD" "a"},
+        {"\xF4\x91\x92\x93\xFF"
+         "A\x80\xBF"
+         "B",
+         "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+         "A\xEF\xBF\xBD\xEF\xBF\xBD"
+         "B"},
+        {"\xE4\xBD"
+         "a",
+         "\xEF\xBF\xBD"
+         "a"},
         {"\xE4\xBD\xE4\xBD\xA0", "\xEF\xBF\xBD\xE4\xBD\xA0"},
         {"a\xE4\xBD", "a\xEF\xBF\xBD"},
     };
@@ -245,7 +261,10 @@ static void patterns_cut_words(void)
         {"tekken", "CamelCase HTTPServer's 12", "Camel|Case| HTTPServer|'s| |1|2"},
         {"gpt-4o", "CamelCase don't 1234 a/\n", "Camel|Case| don't| |123|4| a|/\n"},
         {"llama4", "can'T", "can'T"},
-        {"kimi-k2", "ab\xE4\xBD\xA0\xE5\xA5\xBD" "cd", "ab|\xE4\xBD\xA0\xE5\xA5\xBD|cd"},
+        {"kimi-k2",
+         "ab\xE4\xBD\xA0\xE5\xA5\xBD"
+         "cd",
+         "ab|\xE4\xBD\xA0\xE5\xA5\xBD|cd"},
         {"bailingmoe", "a\n\n1", "a|\n\n|1"},
         {"seed-coder", "!!\n", "!!|\n"},
         {"bloom", "Hi, you there", "Hi|,| you| there"},
@@ -254,7 +273,10 @@ static void patterns_cut_words(void)
         {"superbpe", "a b 1234567", "a b |1|234|567"},
         {"afmoe", "a 12345678 x", "a| |12|345|678| x"},
         {"command-r", "\xC3\xA9t\xC3\xA9\xE2\x80\xA6", "\xC3\xA9t\xC3\xA9|\xE2\x80\xA6"},
-        {"gpt-2", "a\xFF\xFE" "b\xE4\xBD", "a|\xFF|\xFE|b|\xE4|\xBD"}, /* what is not UTF-8 stands alone */
+        {"gpt-2",
+         "a\xFF\xFE"
+         "b\xE4\xBD",
+         "a|\xFF|\xFE|b|\xE4|\xBD"}, /* what is not UTF-8 stands alone */
         {"gpt-2", "", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -334,7 +356,8 @@ static void long_texts_of_one_kind_take_no_time(void)
 {
     /* Each of these would take minutes if any step were quadratic. */
     enum { SIZE = 1 << 18 };
-    static const char *const units[] = {"a", " ", "\n", "1", "A", "!", "\xE4\xB8\x80", " \n", "\t ", "'s", "\xCC\x81", "a\xCC\x81"};
+    static const char *const units[] = {"a",   " ",   "\n", "1",        "A",        "!", "\xE4\xB8\x80",
+                                        " \n", "\t ", "'s", "\xCC\x81", "a\xCC\x81"};
     char *text = mem_alloc(SIZE + 1);
     REQUIRE(text);
     for (size_t i = 0; pretokenizer_at(i); i++) {

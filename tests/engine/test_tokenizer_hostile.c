@@ -103,7 +103,10 @@ static void broken_vocabularies_are_named(void)
     write_two_tokens(&b, "t5");
     vocab_floats(&b, "tokenizer.ggml.scores", (float[]){0, 0}, 2);
     vocab_array(&b, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, 12);
-    buffer_append(&b.bytes, "\xFF\xFF\xFF\x7F" "12345678", 12);
+    buffer_append(&b.bytes,
+                  "\xFF\xFF\xFF\x7F"
+                  "12345678",
+                  12);
     expect_error(&b, ERR_FORMAT, "does not hold the 2147483647 bytes");
 
     vocab_begin(&b);
@@ -116,8 +119,10 @@ static void broken_vocabularies_are_named(void)
 static void odd_vocabularies_are_harmless(void)
 {
     /* Duplicates, empty pieces, pieces outside UTF-8 and outside the alphabet, merges that name none of them. */
-    static const struct gguf_text tokens[] = {{"a", 1}, {"a", 1}, {"", 0}, {"\xFF\xFE", 2}, {"\xE4\xBD\xA0", 3}, {"aa", 2}, {"b", 1}, {"", 0}};
-    static const struct gguf_text merges[] = {{"a a", 3}, {"a a", 3}, {"x y", 3}, {"\xFF a", 3}, {"a ", 2}, {"  ", 2}, {"b b", 3}};
+    static const struct gguf_text tokens[] = {{"a", 1},  {"a", 1}, {"", 0}, {"\xFF\xFE", 2}, {"\xE4\xBD\xA0", 3},
+                                              {"aa", 2}, {"b", 1}, {"", 0}};
+    static const struct gguf_text merges[] = {{"a a", 3}, {"a a", 3}, {"x y", 3}, {"\xFF a", 3},
+                                              {"a ", 2},  {"  ", 2},  {"b b", 3}};
     static const float scores[] = {0, 5, 9, INFINITY, -INFINITY, 1, 1, 0};
     static const int32_t types[] = {1, 4, 4, 3, 1, 1, 5, 3};
     for (int kind = 0; kind < 3; kind++) {

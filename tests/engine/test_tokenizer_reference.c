@@ -305,8 +305,9 @@ static void shipped_vocabulary_restores_every_text(void)
 
 static void byte_level_vocabulary_restores_every_text(void)
 {
-    static const char *const pres[] = {"llama-bpe", "qwen2", "gpt-2", "starcoder", "falcon", "deepseek-llm", "deepseek-coder",
-                                       "deepseek-v3", "tekken", "gpt-4o", "kimi-k2", "bloom", "chameleon", "afmoe"};
+    static const char *const pres[] = {"llama-bpe",    "qwen2",          "gpt-2",       "starcoder", "falcon",
+                                       "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken",    "gpt-4o",
+                                       "kimi-k2",      "bloom",          "chameleon",   "afmoe"};
     size_t count = sizeof pres / sizeof *pres;
     for (size_t i = 0; i < count; i++) {
         struct vocab_build b;

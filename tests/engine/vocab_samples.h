@@ -77,7 +77,8 @@ static inline void sample_byte_level(struct sample *s, size_t merges, uint64_t s
 /* <unk> <s> </s>, all byte tokens, then single characters and random pieces with random, often equal scores. */
 static inline void sample_sentencepiece(struct sample *s, size_t pieces, uint64_t seed)
 {
-    static const char *const letters[] = {"a", "b", "c", "e", "\xE2\x96\x81", "\xE2\x96\x81", "\xC3\xA9", "\xE4\xBD\xA0"};
+    static const char *const letters[] = {"a",        "b",           "c", "e", "\xE2\x96\x81", "\xE2\x96\x81",
+                                          "\xC3\xA9", "\xE4\xBD\xA0"};
     char text[64];
     memset(s, 0, sizeof *s);
     sample_add(s, "<unk>", 5, 2, 0);
