@@ -24,8 +24,9 @@ struct value jinja_negate(struct run *r, struct value v, bool minus);
 struct value jinja_attribute(struct run *r, struct value v, const struct string *name);
 struct value jinja_item(struct run *r, struct value v, struct value key);
 struct value jinja_slice(struct run *r, struct value v, struct value start, struct value stop, struct value step);
-/* "a.b.0": one part after the other, as filters name them. */
-struct value jinja_path(struct run *r, struct value v, struct value path);
+/* "a.b.0": one part after the other, as filters name them; `otherwise` (absent or none: nothing) stands in for each
+ * part that is undefined. */
+struct value jinja_path(struct run *r, struct value v, struct value path, struct value otherwise);
 
 /* Formats (format.c): "%s of %d" % v, and "{} of {}".format(...). */
 struct value jinja_format_percent(struct run *r, struct value format, struct value v);

@@ -5,18 +5,20 @@
 
 #include "engine/template/print.h"
 
-static struct variable *find(const struct scope *scope, const struct string *name)
+/* Within one scope; pays for long searches. */
+static struct variable *find(struct run *r, const struct scope *scope, const struct string *name)
 {
-    for (struct variable *v = scope->variables; v; v = v->next)
-        if (v->name == name)
-            return v;
-    return NULL;
+    size_t walked = 0;
+    struct variable *v = scope->variables;
+    for (; v && v->name != name; v = v->next)
+        walked++;
+    return walked < 16 || jinja_spend(r, walked / 16) ? v : NULL;
 }
 
 struct value jinja_variable(struct run *r, const struct string *name)
 {
-    for (const struct scope *scope = r->scope; scope; scope = scope->outer) {
-        struct variable *v = find(scope, name);
+    for (const struct scope *scope = r->scope; scope && !r->failed; scope = scope->outer) {
+        struct variable *v = find(r, scope, name);
         if (v)
             return v->value;
     }
@@ -28,9 +30,13 @@ struct value jinja_variable(struct run *r, const struct string *name)
 
 void jinja_assign(struct run *r, const struct string *name, struct value value)
 {
-    struct variable *v = find(r->scope, name);
+    struct variable *v = find(r, r->scope, name);
     if (!v) {
-        v = jinja_alloc(r, 1, sizeof *v);
+        v = r->spare_variables;
+        if (v)
+            r->spare_variables = v->next;
+        else
+            v = jinja_alloc(r, 1, sizeof *v);
         if (!v)
             return;
         *v = (struct variable){.name = name, .next = r->scope->variables};
@@ -62,15 +68,43 @@ static void assign_target(struct run *r, const struct node *target, struct value
     }
 }
 
-/* A scope within `outer`, which becomes the present one; returns the one before (to be put back), or NULL: failed. */
+/* A scope within `outer`, which becomes the present one; returns the one before, for leave_scope; NULL: failed. */
 static struct scope *enter_scope(struct run *r, struct scope *outer)
 {
-    struct scope *before = r->scope, *scope = jinja_alloc(r, 1, sizeof *scope);
+    struct scope *before = r->scope, *scope = r->spare_scopes;
+    if (scope)
+        r->spare_scopes = scope->outer;
+    else
+        scope = jinja_alloc(r, 1, sizeof *scope);
     if (!scope)
         return NULL;
     *scope = (struct scope){.outer = outer};
     r->scope = scope;
     return before;
+}
+
+/* Keeps a scope and those around it from being used again: something refers to them. */
+static void capture_scope(struct scope *scope)
+{
+    for (; scope && !scope->captured; scope = scope->outer)
+        scope->captured = true;
+}
+
+/* Ends the present scope; what no macro can look into any more is kept for the next. */
+static void leave_scope(struct run *r, struct scope *before)
+{
+    struct scope *over = r->scope;
+    r->scope = before;
+    if (over->captured)
+        return;
+    while (over->variables) {
+        struct variable *v = over->variables;
+        over->variables = v->next;
+        v->next = r->spare_variables;
+        r->spare_variables = v;
+    }
+    over->outer = r->spare_scopes;
+    r->spare_scopes = over;
 }
 
 /* Runs a body in a scope of its own. */
@@ -80,7 +114,7 @@ static enum flow execute_scoped(struct run *r, const struct node *body)
     if (!before)
         return FLOW_ON;
     enum flow flow = jinja_execute(r, body);
-    r->scope = before;
+    leave_scope(r, before);
     return flow;
 }
 
@@ -113,7 +147,7 @@ static struct list *select_items(struct run *r, const struct node *n, struct lis
             jinja_push(r, chosen, items->items[i]);
     }
     if (before)
-        r->scope = before;
+        leave_scope(r, before);
     return chosen;
 }
 
@@ -124,8 +158,11 @@ static enum flow run_loop(struct run *r, const struct node *n, struct value over
         items = select_items(r, n, items);
     struct loop *loop = jinja_alloc(r, 1, sizeof *loop);
     struct scope *before = r->scope;
+    bool completed = false; /* some pass came to the end of the body; as in Jinja, one cut short does not count */
     if (!loop)
         return FLOW_ON;
+    if (n->op) /* it can be called, from anywhere */
+        capture_scope(before);
     *loop = (struct loop){.node = n, .outer = before, .items = items, .length = items->n, .depth0 = depth0};
     for (; loop->index0 < items->n && jinja_spend(r, 1); loop->index0++) {
         if (!enter_scope(r, before))
@@ -133,12 +170,12 @@ static enum flow run_loop(struct run *r, const struct node *n, struct value over
         jinja_assign(r, r->template->loop, (struct value){.kind = KIND_LOOP, .loop = loop});
         assign_target(r, n->b, items->items[loop->index0]);
         enum flow flow = jinja_execute(r, n->body);
-        r->scope = before;
+        leave_scope(r, before);
+        completed = completed || flow == FLOW_ON;
         if (flow == FLOW_BREAK)
             break;
     }
-    r->scope = before;
-    if (loop->length == 0 && loop->index0 == 0 && !r->failed && n->otherwise)
+    if (!completed && !r->failed && n->otherwise)
         return execute_scoped(r, n->otherwise);
     return FLOW_ON;
 }
@@ -166,6 +203,7 @@ static struct value make_macro(struct run *r, const struct node *n)
     if (!macro)
         return jinja_none();
     *macro = (struct macro){n, r->scope};
+    capture_scope(r->scope);
     return (struct value){.kind = KIND_MACRO, .macro = macro};
 }
 
@@ -201,7 +239,7 @@ static void bind_rest(struct run *r, const struct node *n, const struct argument
     for (size_t i = 0; i < all->n_keywords && !r->failed; i++) {
         const struct keyword *k = &all->keywords[i];
         const struct node *p = n->items;
-        while (p && !same_text(p->name, k->name))
+        while (p && jinja_spend(r, 1) && !same_text(p->name, k->name))
             p = p->next;
         if (p)
             continue;
@@ -230,7 +268,7 @@ struct value jinja_call_macro(struct run *r, const struct macro *macro, const st
         return jinja_none();
     for (const struct node *p = n->items; p && !r->failed; p = p->next) {
         const struct keyword *keyword = NULL;
-        for (size_t k = 0; k < all->n_keywords && !keyword; k++)
+        for (size_t k = 0; k < all->n_keywords && !keyword && jinja_spend(r, 1); k++)
             keyword = same_text(all->keywords[k].name, p->name) ? &all->keywords[k] : NULL;
         jinja_assign(r, p->name, parameter(r, p, n_parameters++, keyword, all));
     }
@@ -239,7 +277,7 @@ struct value jinja_call_macro(struct run *r, const struct macro *macro, const st
     r->out = &b;
     jinja_execute(r, n->body);
     r->out = out;
-    r->scope = before;
+    leave_scope(r, before);
     jinja_leave(r);
     return jinja_take(r, &b);
 }
@@ -269,7 +307,7 @@ static enum flow run_with(struct run *r, const struct node *n)
     }
     if (!r->failed)
         flow = jinja_execute(r, n->body);
-    r->scope = before;
+    leave_scope(r, before);
     return flow;
 }
 

@@ -10,8 +10,10 @@ static struct arguments rest(const struct arguments *all, size_t n)
 {
     struct arguments left = *all;
     n = n < left.n_plain ? n : left.n_plain;
-    left.plain += left.plain ? n : 0;
-    left.n_plain -= n;
+    if (n) {
+        left.plain += n;
+        left.n_plain -= n;
+    }
     return left;
 }
 
@@ -31,7 +33,7 @@ static struct value choose(struct run *r, struct value self, const struct argume
     struct arguments tail = rest(all, by_part);
     struct arguments further = rest(&tail, 1);
     for (size_t i = 0; i < items->n && jinja_spend(r, 1); i++) {
-        struct value v = by_part ? jinja_path(r, items->items[i], all->plain[0]) : items->items[i];
+        struct value v = by_part ? jinja_path(r, items->items[i], all->plain[0], jinja_none()) : items->items[i];
         bool passes = tail.n_plain ? jinja_apply_test(r, tail.plain[0], v, &further) : jinja_truth(v);
         if (passes == wanted && !r->failed)
             jinja_push(r, chosen, items->items[i]);
@@ -77,9 +79,7 @@ FILTER(do_map)
     struct arguments further = rest(all, 1);
     for (size_t i = 0; i < items->n && jinja_spend(r, 1); i++) {
         struct value v = all->n_plain ? jinja_apply_filter(r, all->plain[0], items->items[i], &further)
-                                      : jinja_path(r, items->items[i], attribute);
-        if (v.kind == KIND_UNDEFINED && otherwise.kind != KIND_ABSENT)
-            v = otherwise;
+                                      : jinja_path(r, items->items[i], attribute, otherwise);
         jinja_push(r, made, v);
     }
     return jinja_iterator(r, made);

@@ -11,9 +11,11 @@
 #define FILTER(name)                                                                                                  \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
-/* Whether the key a comes before b; a failure counts as equal. */
+/* Whether the key a comes before b; a failure counts as equal. Equal keys need no order: undefined ones may be sorted. */
 static bool before(struct run *r, struct value a, struct value b, bool reverse)
 {
+    if (jinja_equal(r, a, b))
+        return false;
     return (reverse ? jinja_order(r, b, a) : jinja_order(r, a, b)) == -1;
 }
 
@@ -49,7 +51,7 @@ struct value jinja_sort(struct run *r, const struct list *items, const struct li
 struct value jinja_sort_key(struct run *r, struct value item, struct value path, bool case_sensitive)
 {
     if (path.kind != KIND_ABSENT && path.kind != KIND_NONE)
-        item = jinja_path(r, item, path);
+        item = jinja_path(r, item, path, jinja_none());
     if (item.kind == KIND_STRING && !case_sensitive && !r->failed)
         item = jinja_change_case(r, item, CASE_LOWER);
     return item;
@@ -95,12 +97,11 @@ FILTER(do_dictsort)
 
 FILTER(do_groupby)
 {
-    bool has_default = args[1].kind != KIND_ABSENT && args[1].kind != KIND_NONE;
     struct list *items = jinja_elements(r, self), *keys = jinja_list(r, KIND_LIST, items->n).list;
     for (size_t i = 0; i < items->n && jinja_spend(r, 1); i++) {
-        struct value part = jinja_path(r, items->items[i], args[0]);
-        if (part.kind == KIND_UNDEFINED && has_default)
-            part = args[1];
+        struct value part = jinja_path(r, items->items[i], args[0], args[1]);
+        if (part.kind == KIND_UNDEFINED && items->n > 1)
+            jinja_fail_undefined(r, part);
         jinja_push(r, keys, part);
     }
     struct list *folded = r->failed ? keys : sort_keys(r, keys, jinja_none(), jinja_truth(args[2]));
@@ -126,6 +127,8 @@ FILTER(do_unique)
     for (size_t i = 0; i < items->n && jinja_spend(r, 1); i++) {
         struct value key = jinja_sort_key(r, items->items[i], args[1], jinja_truth(args[0]));
         size_t k = 0;
+        if (!jinja_can_hash(key))
+            jinja_fail(r, ERR_FORMAT, "unique does not work on a %s", jinja_type_name(key));
         while (k < seen->n && jinja_spend(r, 1) && !jinja_equal(r, seen->items[k], key))
             k++;
         if (k < seen->n)
@@ -164,7 +167,7 @@ FILTER(do_sum)
     struct value sum = args[1].kind == KIND_ABSENT ? jinja_int(0) : args[1];
     for (size_t i = 0; i < items->n && jinja_spend(r, 1); i++) {
         bool whole = args[0].kind == KIND_ABSENT || args[0].kind == KIND_NONE;
-        struct value item = whole ? items->items[i] : jinja_path(r, items->items[i], args[0]);
+        struct value item = whole ? items->items[i] : jinja_path(r, items->items[i], args[0], jinja_none());
         sum = r->failed ? sum : jinja_operate(r, OP_ADD, sum, item);
     }
     return sum;
@@ -221,7 +224,7 @@ FILTER(do_join)
     for (size_t i = 0; i < items->n && jinja_spend(r, 1) && !b.failed; i++) {
         if (i)
             jinja_print(r, &b, between);
-        struct value item = whole ? items->items[i] : jinja_path(r, items->items[i], args[1]);
+        struct value item = whole ? items->items[i] : jinja_path(r, items->items[i], args[1], jinja_none());
         if (!r->failed)
             jinja_print(r, &b, item);
     }

@@ -148,7 +148,7 @@ FILTER(do_indent)
 
 FILTER(do_truncate)
 {
-    struct value text = jinja_to_string(r, self);
+    struct value text = self;
     int64_t length = jinja_int_argument(r, args[0], 255), leeway = jinja_int_argument(r, args[3], 5);
     bool cut_words = jinja_truth(args[1]);
     struct value end = args[2].kind == KIND_ABSENT ? jinja_literal(r, "...") : args[2];
@@ -158,7 +158,11 @@ FILTER(do_truncate)
     int64_t n_end = (int64_t)end.text->n_points;
     if (length < n_end || leeway < 0)
         return jinja_fail(r, ERR_FORMAT, "truncate: a length below that of its end, or a leeway below 0");
-    if ((int64_t)text.text->n_points <= length || (int64_t)text.text->n_points - length <= leeway)
+    int64_t n = (int64_t)jinja_length(r, text);
+    if (n <= length || n - length <= leeway)
+        return text;
+    jinja_text_argument(r, text, NULL);
+    if (r->failed)
         return text;
     struct value part = jinja_slice(r, text, jinja_none(), jinja_int(length - n_end), jinja_none());
     if (!cut_words && !r->failed) {
@@ -185,12 +189,17 @@ FILTER(do_wordcount)
 
 FILTER(do_urlencode)
 {
+    if (self.kind >= KIND_LIST)
+        return jinja_fail(r, ERR_UNSUPPORTED, "urlencode: a text is needed, not a %s", jinja_type_name(self));
     struct value text = jinja_to_string(r, self);
     struct buffer b = {.limit = r->output_limit};
     for (size_t i = 0; !r->failed && i < text.text->n_bytes && !b.failed; i++) {
         unsigned char c = (unsigned char)text.text->bytes[i];
         bool plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || (c && strchr("-._~/", c));
-        buffer_printf(&b, plain ? "%c" : "%%%02X", c);
+        if (plain)
+            buffer_putc(&b, (char)c);
+        else
+            buffer_append(&b, (const char[]){'%', "0123456789ABCDEF"[c >> 4], "0123456789ABCDEF"[c & 15]}, 3);
     }
     return jinja_take(r, &b);
 }

@@ -250,7 +250,8 @@ struct value jinja_format_percent(struct run *r, struct value format, struct val
         buffer_append(&p.b, at, (size_t)((sign ? sign : end) - at));
         at = sign ? percent_field(&p, sign + 1, end) : end;
     }
-    bool surplus = v.kind == KIND_TUPLE ? p.used < v.list->n : !p.used && v.kind != KIND_DICT && v.kind != KIND_LIST;
+    bool one = v.kind != KIND_DICT && v.kind != KIND_LIST && v.kind != KIND_UNDEFINED; /* what has no items to pick */
+    bool surplus = v.kind == KIND_TUPLE ? p.used < v.list->n : one && !p.used;
     if (surplus)
         jinja_fail(r, ERR_FORMAT, "fewer %% in a format than values for them");
     struct value text = jinja_take(r, &p.b);

@@ -34,6 +34,8 @@ void jinja_fill(struct run *r, struct dict *dict, const struct arguments *all)
 {
     if (all->n_plain > 1)
         jinja_fail(r, ERR_FORMAT, "a dict is made of one value at most");
+    if (all->n_plain && all->plain[0].kind == KIND_UNDEFINED)
+        jinja_fail_undefined(r, all->plain[0]);
     if (all->n_plain && all->plain[0].kind == KIND_DICT) {
         const struct dict *from = all->plain[0].dict;
         for (size_t i = 0, n = from->n; i < n && jinja_spend(r, 1); i++)

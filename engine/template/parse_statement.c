@@ -144,39 +144,50 @@ static struct node *parse_closed(struct parser *p, const char *end)
     return body;
 }
 
-/* The target of set or for. A name of a block ("in") ends it. */
+static struct node *parse_target(struct parser *p, const char *stop, bool with_namespace);
+
+/* One name, one attribute of a namespace, or several of them in brackets. */
+static struct node *parse_target_part(struct parser *p, bool with_namespace)
+{
+    static const char *const constants[] = {"true", "false", "none", "True", "False", "None"};
+    if (jinja_skip(p, TOKEN_OPERATOR, "(")) {
+        struct node *inner = jinja_nest(p) ? parse_target(p, NULL, with_namespace) : NULL;
+        jinja_expect(p, TOKEN_OPERATOR, ")");
+        p->depth -= inner != NULL;
+        return inner;
+    }
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+        if (jinja_at(p, TOKEN_NAME, constants[i]))
+            return jinja_parse_error(p, ERR_FORMAT, "cannot assign to a constant");
+    struct node *n = jinja_node(p, NODE_NAME);
+    const struct string *name = jinja_expect_name(p);
+    if (!n || !name)
+        return NULL;
+    n->name = name;
+    if (!with_namespace || !jinja_skip(p, TOKEN_OPERATOR, "."))
+        return n;
+    struct node *member = jinja_node(p, NODE_ATTRIBUTE);
+    const struct string *part = jinja_expect_name(p);
+    if (!member || !part)
+        return NULL;
+    member->a = n;
+    member->name = part;
+    return member;
+}
+
+/* The target of set or for: one part, or several behind commas. The name `stop` ("in") ends it. */
 static struct node *parse_target(struct parser *p, const char *stop, bool with_namespace)
 {
     struct chain items = {0};
-    bool is_tuple = false, in_brackets = jinja_skip(p, TOKEN_OPERATOR, "(");
+    bool is_tuple = false;
     do {
-        if (items.first && !jinja_at(p, TOKEN_NAME, NULL))
+        if (items.first && !jinja_at(p, TOKEN_NAME, NULL) && !jinja_at(p, TOKEN_OPERATOR, "("))
             break;
         if (stop && jinja_at(p, TOKEN_NAME, stop))
             break;
-        static const char *const constants[] = {"true", "false", "none", "True", "False", "None"};
-        for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
-            if (jinja_at(p, TOKEN_NAME, constants[i]))
-                return jinja_parse_error(p, ERR_FORMAT, "cannot assign to a constant");
-        struct node *n = jinja_node(p, NODE_NAME);
-        const struct string *name = jinja_expect_name(p);
-        if (!n || !name)
-            return NULL;
-        n->name = name;
-        if (with_namespace && jinja_skip(p, TOKEN_OPERATOR, ".")) {
-            struct node *member = jinja_node(p, NODE_ATTRIBUTE);
-            const struct string *part = jinja_expect_name(p);
-            if (!member || !part)
-                return NULL;
-            member->a = n;
-            member->name = part;
-            n = member;
-        }
-        jinja_chain(&items, n);
+        jinja_chain(&items, parse_target_part(p, with_namespace));
         is_tuple = is_tuple || jinja_at(p, TOKEN_OPERATOR, ",");
     } while (jinja_skip(p, TOKEN_OPERATOR, ","));
-    if (in_brackets)
-        jinja_expect(p, TOKEN_OPERATOR, ")");
     if (!items.first)
         return jinja_parse_error(p, ERR_FORMAT, "expected a name");
     if (!is_tuple)
@@ -268,6 +279,8 @@ static void parse_macro_body(struct parser *p, struct node *n, const char *end)
     p->macro = n;
     p->loops = 0;
     n->body = parse_closed(p, end);
+    if (outer)
+        outer->op |= n->op; /* a use within counts for the macro around, too */
     p->macro = outer;
     p->loops = loops;
 }

@@ -160,13 +160,12 @@ struct value jinja_slice(struct run *r, struct value v, struct value start, stru
 {
     if (v.kind == KIND_UNDEFINED)
         return jinja_fail_undefined(r, v);
-    bool sequence = v.kind == KIND_STRING || v.kind == KIND_LIST || v.kind == KIND_TUPLE || v.kind == KIND_RANGE;
-    struct value *parts[] = {&start, &stop, &step};
+    if (v.kind != KIND_STRING && v.kind != KIND_LIST && v.kind != KIND_TUPLE && v.kind != KIND_RANGE)
+        return jinja_fail(r, ERR_FORMAT, "a %s cannot be sliced", jinja_type_name(v));
+    const struct value parts[] = {start, stop, step};
     for (int i = 0; i < 3; i++)
-        if (parts[i]->kind != KIND_NONE && !jinja_is_integer(*parts[i]))
-            sequence = false;
-    if (!sequence)
-        return jinja_undefined(NULL, v.kind);
+        if (parts[i].kind != KIND_NONE && !jinja_is_integer(parts[i]))
+            return jinja_fail(r, ERR_FORMAT, "a slice needs whole numbers, not a %s", jinja_type_name(parts[i]));
     int64_t n = (int64_t)jinja_length(r, v), by = step.kind == KIND_NONE ? 1 : step.integer;
     if (by == 0)
         return jinja_fail(r, ERR_FORMAT, "a slice's step cannot be zero");
@@ -200,10 +199,13 @@ struct value jinja_slice(struct run *r, struct value v, struct value start, stru
     return part;
 }
 
-struct value jinja_path(struct run *r, struct value v, struct value path)
+struct value jinja_path(struct run *r, struct value v, struct value path, struct value otherwise)
 {
-    if (path.kind != KIND_STRING)
-        return jinja_item(r, v, path);
+    bool has_default = otherwise.kind != KIND_ABSENT && otherwise.kind != KIND_NONE;
+    if (path.kind != KIND_STRING) {
+        v = jinja_item(r, v, path);
+        return v.kind == KIND_UNDEFINED && has_default ? otherwise : v;
+    }
     const char *bytes = path.text->bytes, *end = bytes + path.text->n_bytes;
     while (!r->failed) {
         const char *dot = memchr(bytes, '.', (size_t)(end - bytes));
@@ -215,6 +217,8 @@ struct value jinja_path(struct run *r, struct value v, struct value path)
             index = index * 10 + (bytes[i] - '0');
         }
         v = jinja_item(r, v, digits ? jinja_int(index) : jinja_borrow(r, bytes, n));
+        if (v.kind == KIND_UNDEFINED && has_default)
+            v = otherwise;
         if (!dot)
             break;
         bytes = dot + 1;

@@ -152,7 +152,7 @@ struct value jinja_split_lines(struct run *r, struct value v, bool keep_ends)
     }
     if (start < s->n_bytes)
         jinja_push(r, lines.list, jinja_part(r, v, start, s->n_bytes));
-    jinja_spend(r, s->n_bytes / 64);
+    jinja_spend(r, s->n_bytes / 8);
     return lines;
 }
 
@@ -227,7 +227,7 @@ struct value jinja_split(struct run *r, struct value v, const struct string *sep
 {
     struct value parts = jinja_list(r, KIND_LIST, 0);
     const struct string *s = v.text;
-    if (!jinja_spend(r, s->n_bytes / 64))
+    if (!jinja_spend(r, s->n_bytes / (separator ? 64 : 8)))
         return parts;
     if (separator && !separator->n_bytes)
         return jinja_fail(r, ERR_FORMAT, "split needs a separator that is not empty");

@@ -138,7 +138,7 @@ struct value jinja_take(struct run *r, struct buffer *b)
         jinja_fail(r, ERR_BOUND, "makes a text of more than %zu MiB", r->output_limit >> 20);
     else if (b->failed)
         jinja_fail(r, b->failed, "out of memory");
-    else
+    else if (jinja_spend(r, b->size / 4)) /* it was made a few bytes at a time */
         v = jinja_string(r, b->data, b->size);
     buffer_free(b);
     return v;
@@ -203,11 +203,11 @@ struct value jinja_iterator(struct run *r, struct list *items)
     return (struct value){.kind = KIND_ITERATOR, .iterator = i};
 }
 
-static bool can_hash(struct value v)
+bool jinja_can_hash(struct value v)
 {
     if (v.kind == KIND_TUPLE) {
         for (size_t i = 0; i < v.list->n; i++)
-            if (v.list->items[i].kind == KIND_TUPLE || !can_hash(v.list->items[i]))
+            if (v.list->items[i].kind == KIND_TUPLE || !jinja_can_hash(v.list->items[i]))
                 return false; /* tuples of tuples serve no template; refusing them bounds the recursion */
         return true;
     }
@@ -226,7 +226,7 @@ struct value *jinja_get_text(const struct dict *dict, const char *bytes, size_t 
 
 struct value *jinja_get(struct run *r, const struct dict *dict, struct value key)
 {
-    if (!jinja_spend(r, dict->n / 16))
+    if (!jinja_spend(r, dict->n / (key.kind == KIND_STRING ? 8 : 2)))
         return NULL;
     if (key.kind == KIND_STRING)
         return jinja_get_text(dict, key.text->bytes, key.text->n_bytes);
@@ -238,7 +238,7 @@ struct value *jinja_get(struct run *r, const struct dict *dict, struct value key
 
 void jinja_set(struct run *r, struct dict *dict, struct value key, struct value value)
 {
-    if (!can_hash(key)) {
+    if (!jinja_can_hash(key)) {
         jinja_fail(r, ERR_FORMAT, "a %s cannot be a dictionary's key", jinja_type_name(key));
         return;
     }
@@ -449,7 +449,7 @@ bool jinja_contains(struct run *r, struct value container, struct value item)
         return jinja_spend(r, s->n_bytes / 64) && memmem(s->bytes, s->n_bytes, part->bytes, part->n_bytes);
     }
     if (container.kind == KIND_DICT || (container.kind == KIND_VIEW && container.detail == VIEW_KEYS)) {
-        if (!can_hash(item))
+        if (!jinja_can_hash(item))
             jinja_fail(r, ERR_FORMAT, "a %s cannot be a dictionary's key", jinja_type_name(item));
         return jinja_get(r, container.dict, item) != NULL;
     }

@@ -117,6 +117,7 @@ struct variable {
 struct scope {
     struct scope *outer;
     struct variable *variables;
+    bool captured; /* a macro or recursive loop stands within: it may be looked into when it is over */
 };
 
 /* A render under way. */
@@ -132,6 +133,8 @@ struct run {
     const struct template *template;
     struct buffer *out;        /* where text goes */
     struct scope *scope;
+    struct scope *spare_scopes;       /* over and captured by nothing, chained by outer: to be used again */
+    struct variable *spare_variables;
 };
 
 /* Failing. jinja_fail keeps the first failure only and returns an undefined value. The text needs no line. */
@@ -162,6 +165,7 @@ struct value jinja_dict(struct run *r, enum kind kind, size_t capacity);    /* K
 struct value jinja_iterator(struct run *r, struct list *items);
 
 void jinja_push(struct run *r, struct list *list, struct value item);
+bool jinja_can_hash(struct value v); /* may be a dictionary's key */
 /* Dictionaries: get returns NULL for a missing key; set fails on keys that Python cannot hash; remove tells whether. */
 struct value *jinja_get(struct run *r, const struct dict *dict, struct value key);
 struct value *jinja_get_text(const struct dict *dict, const char *bytes, size_t n);
