@@ -41,6 +41,8 @@ struct node *jinja_parse_expression(struct parser *p, bool with_condition);
 /* a or a, b: what stands in {{ }}. `stop`: a name that ends it (NULL: none). `empty_allowed` for (). */
 struct node *jinja_parse_tuple(struct parser *p, bool with_condition, const char *stop, bool empty_allowed);
 struct node *jinja_parse_primary(struct parser *p);
+/* The name, text or number that stands here (parse_literal.c). */
+struct node *jinja_parse_literal(struct parser *p);
 /* The filters behind a value, or with a NULL value those of a block, from their first name on. */
 struct node *jinja_parse_filters(struct parser *p, struct node *value, bool begins_with_name);
 struct node *jinja_parse_unary(struct parser *p, bool with_filters);
