@@ -27,8 +27,16 @@ INLINE vf load_kv(enum kv_type type, const uint8_t *base, size_t index)
     return v_load((const float *)(const void *)(base + 4 * index));
 }
 
-INLINE void scores_tile(enum kv_type type, const uint8_t *k, uint32_t k_dim, const float *const *q, uint32_t slot,
-                        const uint32_t rows, float scale, float *s, size_t s_stride)
+/* Fetches 32 elements: row d of the K to come. */
+INLINE void fetch_row(enum kv_type type, const uint8_t *next, uint32_t d)
+{
+    if (type == KV_F32)
+        __builtin_prefetch(next + 128 * (size_t)d + 64);
+    __builtin_prefetch(next + (type == KV_F32 ? 128 : type == KV_F16 ? 64 : 32) * (size_t)d);
+}
+
+INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next, uint32_t k_dim, const float *q,
+                        uint32_t slot, const uint32_t rows, float scale, float *s, size_t s_stride)
 {
     vf acc[TILE_ROWS][TILE_VECS];
     for (uint32_t r = 0; r < rows; r++)
@@ -42,12 +50,15 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, uint32_t k_dim, con
             for (uint32_t r = 0; r < rows; r++)
                 for (uint32_t v = 0; v < TILE_VECS; v++)
                     part[r][v] = v_zero();
-            for (uint32_t d = first; d < last; d++)
+            for (uint32_t d = first; d < last; d++) {
+                if (slot == 0)
+                    fetch_row(type, next, d);
                 for (uint32_t v = 0; v < TILE_VECS; v++) {
                     vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
                     for (uint32_t r = 0; r < rows; r++)
-                        part[r][v] = v_fma(v_set1(q[r][d]), a, part[r][v]);
+                        part[r][v] = v_fma(v_set1(q[d * UNIT_ROWS + r]), a, part[r][v]);
                 }
+            }
             for (uint32_t v = 0; v < TILE_VECS; v++) {
                 vf d = v_load_f16(scales + 2 * (slot + 16 * v));
                 for (uint32_t r = 0; r < rows; r++)
@@ -55,38 +66,41 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, uint32_t k_dim, con
             }
         }
     } else {
-        for (uint32_t d = 0; d < k_dim; d++)
+        for (uint32_t d = 0; d < k_dim; d++) {
+            if (slot == 0)
+                fetch_row(type, next, d);
             for (uint32_t v = 0; v < TILE_VECS; v++) {
                 vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
                 for (uint32_t r = 0; r < rows; r++)
-                    acc[r][v] = v_fma(v_set1(q[r][d]), a, acc[r][v]);
+                    acc[r][v] = v_fma(v_set1(q[d * UNIT_ROWS + r]), a, acc[r][v]);
             }
+        }
     }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t v = 0; v < TILE_VECS; v++)
             v_store(s + r * s_stride + slot + 16 * v, v_mul(acc[r][v], v_set1(scale)));
 }
 
-INLINE void scores(enum kv_type type, const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale,
-                   float *s, size_t s_stride)
+INLINE void scores(enum kv_type type, const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows,
+                   float scale, float *s, size_t s_stride)
 {
     while (rows) {
         uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
         for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot += 16 * TILE_VECS)
             switch (n) {
             case TILE_ROWS:
-                scores_tile(type, k, k_dim, q, slot, TILE_ROWS, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, slot, TILE_ROWS, scale, s, s_stride);
                 break;
 #if TILE_ROWS > 4
             case 4:
-                scores_tile(type, k, k_dim, q, slot, 4, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, slot, 4, scale, s, s_stride);
                 break;
 #endif
             case 2:
-                scores_tile(type, k, k_dim, q, slot, 2, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, slot, 2, scale, s, s_stride);
                 break;
             default:
-                scores_tile(type, k, k_dim, q, slot, 1, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, slot, 1, scale, s, s_stride);
                 break;
             }
         rows -= n;
@@ -96,7 +110,7 @@ INLINE void scores(enum kv_type type, const void *k, uint32_t k_dim, const float
 }
 
 /* Dims [dim, dim + 16·vecs): 16·vecs may pass v_dim, up to the row's rounded length; acc is as long. */
-INLINE void values_tile(enum kv_type type, const uint8_t *v, uint32_t step, uint32_t blocks, uint32_t dim,
+INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t step, uint32_t blocks, uint32_t dim,
                         const uint32_t vecs, const float *e, size_t e_stride, const uint32_t rows, uint32_t begin,
                         uint32_t end, float *acc, size_t acc_stride)
 {
@@ -112,6 +126,7 @@ INLINE void values_tile(enum kv_type type, const uint8_t *v, uint32_t step, uint
             memcpy(&bits, scales + 2 * (slot * blocks + dim / 32), sizeof bits);
             scale = f16_to_f32(bits);
         }
+        __builtin_prefetch(next + (type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1) * ((size_t)slot * step + dim));
         for (uint32_t i = 0; i < vecs; i++) {
             vf a = load_kv(type, v, (size_t)slot * step + dim + 16 * i);
             for (uint32_t r = 0; r < rows; r++) {
@@ -125,35 +140,35 @@ INLINE void values_tile(enum kv_type type, const uint8_t *v, uint32_t step, uint
             v_store(acc + r * acc_stride + dim + 16 * i, sum[r][i]);
 }
 
-INLINE void values_rows(enum kv_type type, const uint8_t *v, uint32_t v_dim, const float *e, size_t e_stride,
+INLINE void values_rows(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t v_dim, const float *e, size_t e_stride,
                         const uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     uint32_t step = kv_v_step(v_dim), blocks = kv_blocks(v_dim), dim = 0;
     for (; dim + 16 * TILE_VECS <= step; dim += 16 * TILE_VECS)
-        values_tile(type, v, step, blocks, dim, TILE_VECS, e, e_stride, rows, begin, end, acc, acc_stride);
+        values_tile(type, v, next, step, blocks, dim, TILE_VECS, e, e_stride, rows, begin, end, acc, acc_stride);
     if (dim < step)
-        values_tile(type, v, step, blocks, dim, 1, e, e_stride, rows, begin, end, acc, acc_stride);
+        values_tile(type, v, next, step, blocks, dim, 1, e, e_stride, rows, begin, end, acc, acc_stride);
 }
 
-INLINE void values(enum kv_type type, const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+INLINE void values(enum kv_type type, const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
                    uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     while (rows) {
         uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
         switch (n) {
         case TILE_ROWS:
-            values_rows(type, v, v_dim, e, e_stride, TILE_ROWS, begin, end, acc, acc_stride);
+            values_rows(type, v, next, v_dim, e, e_stride, TILE_ROWS, begin, end, acc, acc_stride);
             break;
 #if TILE_ROWS > 4
         case 4:
-            values_rows(type, v, v_dim, e, e_stride, 4, begin, end, acc, acc_stride);
+            values_rows(type, v, next, v_dim, e, e_stride, 4, begin, end, acc, acc_stride);
             break;
 #endif
         case 2:
-            values_rows(type, v, v_dim, e, e_stride, 2, begin, end, acc, acc_stride);
+            values_rows(type, v, next, v_dim, e, e_stride, 2, begin, end, acc, acc_stride);
             break;
         default:
-            values_rows(type, v, v_dim, e, e_stride, 1, begin, end, acc, acc_stride);
+            values_rows(type, v, next, v_dim, e, e_stride, 1, begin, end, acc, acc_stride);
             break;
         }
         rows -= n;
@@ -163,15 +178,15 @@ INLINE void values(enum kv_type type, const void *v, uint32_t v_dim, const float
 }
 
 #define ATTENTION_OF(name, type)                                                                                      \
-    static void scores_##name(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale,       \
-                              float *s, size_t s_stride)                                                              \
+    static void scores_##name(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows,         \
+                              float scale, float *s, size_t s_stride)                                                 \
     {                                                                                                                 \
-        scores(type, k, k_dim, q, rows, scale, s, s_stride);                                                          \
+        scores(type, k, next, k_dim, q, rows, scale, s, s_stride);                                                          \
     }                                                                                                                 \
-    static void values_##name(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,          \
-                              uint32_t begin, uint32_t end, float *acc, size_t acc_stride)                            \
+    static void values_##name(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride,       \
+                              uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)             \
     {                                                                                                                 \
-        values(type, v, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);                                       \
+        values(type, v, next, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);                                       \
     }
 ATTENTION_OF(f16, KV_F16)
 ATTENTION_OF(q8, KV_Q8)

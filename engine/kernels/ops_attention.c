@@ -8,7 +8,7 @@
 #include "engine/kernels/ops.h"
 #include "engine/kernels/table.h"
 
-#define UNIT_ROWS 16u
+#define PAGES_AHEAD 3u /* how far pages are fetched ahead of use */
 #define SEGMENT 512u
 #define SEGMENT_PAGES (SEGMENT / KV_PAGE_TOKENS)
 #define GROUPS_AT_ONCE 64u
@@ -38,7 +38,7 @@ struct row {
 
 struct unit {
     struct row rows[UNIT_ROWS];
-    const float *q[UNIT_ROWS];
+    float *q; /* q[d·UNIT_ROWS + r], in the scratch */
     uint32_t count, kv_head;
     const uint32_t *pages;
     uint32_t first_page, last_page; /* both read */
@@ -57,6 +57,11 @@ static size_t v_floats(const struct attention_shape *shape)
     return UNIT_ROWS * (size_t)kv_v_step(shape->kv.v_dim);
 }
 
+static size_t q_floats(const struct attention_shape *shape)
+{
+    return UNIT_ROWS * (size_t)shape->kv.k_dim;
+}
+
 static size_t segments_of(uint32_t context)
 {
     return context / SEGMENT + 2;
@@ -64,14 +69,16 @@ static size_t segments_of(uint32_t context)
 
 size_t attention_scratch_bytes(const struct attention_shape *shape, int threads, uint32_t context)
 {
-    size_t scores = UNIT_ROWS * row_floats_of(context);
+    size_t scores = UNIT_ROWS * row_floats_of(context) + q_floats(shape);
     size_t each = scores + 2 * v_floats(shape), cut = scores + (segments_of(context) + 1) * v_floats(shape);
     size_t all = each * (size_t)threads;
     return (all > cut ? all : cut) * sizeof(float) + 64;
 }
 
+/* The unit's kv head in one of its pages; past its last page, the last. */
 static const uint8_t *page_of(const struct work *w, const struct unit *u, uint32_t page)
 {
+    page = page < u->last_page ? page : u->last_page;
     return w->base + u->pages[page] * w->page_stride + u->kv_head * w->layout.head_bytes;
 }
 
@@ -97,9 +104,11 @@ static void unit_make(const struct work *w, size_t index, struct unit *u)
             row->out = queries[i].out + (size_t)row->head * shape->kv.v_dim;
             row->high = queries[i].position + 1;
             row->low = shape->window && row->high > shape->window ? row->high - shape->window : 0;
+            for (uint32_t d = 0; d < shape->kv.k_dim; d++)
+                u->q[d * UNIT_ROWS + u->count] = row->q[d];
+            u->count++;
             low = row->low < low ? row->low : low;
             high = row->high > high ? row->high : high;
-            u->q[u->count++] = row->q;
         }
     u->first_page = low / KV_PAGE_TOKENS;
     u->last_page = (high - 1) / KV_PAGE_TOKENS;
@@ -109,7 +118,8 @@ static void unit_scores(const struct work *w, struct unit *u, uint32_t page_begi
 {
     const struct attention_shape *shape = w->shape;
     for (uint32_t page = page_begin; page < page_end; page++)
-        kernels->scores[shape->kv.type](page_of(w, u, page), shape->kv.k_dim, u->q, u->count, shape->scale,
+        kernels->scores[shape->kv.type](page_of(w, u, page), page_of(w, u, page + PAGES_AHEAD), shape->kv.k_dim, u->q,
+                                        u->count, shape->scale,
                                         u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS, w->row_floats);
 }
 
@@ -157,6 +167,7 @@ static void unit_segment(const struct work *w, const struct unit *u, uint32_t se
     memset(partial, 0, u->count * step * sizeof *partial);
     for (; page <= last; page++) {
         const uint8_t *v = page_of(w, u, page) + w->layout.v_offset;
+        const uint8_t *next_v = page_of(w, u, page + PAGES_AHEAD) + w->layout.v_offset;
         const float *e = u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS;
         for (uint32_t r = 0, next; r < u->count; r = next) { /* rows that see the same slots go together */
             uint32_t begin = slots_begin(&u->rows[r], page), end = slots_end(&u->rows[r], page);
@@ -165,7 +176,7 @@ static void unit_segment(const struct work *w, const struct unit *u, uint32_t se
                  next++)
                 ;
             if (begin < end)
-                kernels->values[shape->kv.type](v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats, next - r,
+                kernels->values[shape->kv.type](v, next_v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats, next - r,
                                                 begin, end, partial + r * step, step);
         }
     }
@@ -190,9 +201,10 @@ static void units_body(void *context, size_t begin, size_t end, int thread)
     struct work *w = context;
     for (size_t i = begin; i < end; i++) {
         struct unit u;
-        unit_make(w, i, &u);
-        u.scores = w->scratch + (size_t)thread * w->thread_floats;
+        u.q = w->scratch + (size_t)thread * w->thread_floats;
+        u.scores = u.q + q_floats(w->shape);
         u.sums = u.scores + UNIT_ROWS * w->row_floats;
+        unit_make(w, i, &u);
         u.partial = u.sums + v_floats(w->shape);
         memset(u.sums, 0, v_floats(w->shape) * sizeof *u.sums);
         unit_scores(w, &u, u.first_page, u.last_page + 1);
@@ -236,8 +248,9 @@ static void cut_values(void *context, size_t begin, size_t end, int thread)
 static void unit_cut(struct pool *pool, struct work *w, size_t index)
 {
     struct unit u;
+    u.q = w->scratch;
+    u.scores = u.q + q_floats(w->shape);
     unit_make(w, index, &u);
-    u.scores = w->scratch;
     u.sums = u.scores + UNIT_ROWS * w->row_floats;
     u.partial = u.sums + v_floats(w->shape);
     memset(u.sums, 0, v_floats(w->shape) * sizeof *u.sums);
@@ -282,7 +295,7 @@ void op_attention(struct pool *pool, const struct attention_shape *shape, const 
         .row_floats = row_floats_of(context),
         .scratch = scratch,
     };
-    w.thread_floats = UNIT_ROWS * w.row_floats + 2 * v_floats(shape);
+    w.thread_floats = q_floats(shape) + UNIT_ROWS * w.row_floats + 2 * v_floats(shape);
     uint32_t together = heads < UNIT_ROWS ? UNIT_ROWS / heads : 1;
     for (uint32_t first = 0; first < n;) {
         first = take_groups(&w, first, n, together);

@@ -21,6 +21,7 @@ static float f32_at(const uint8_t *base, size_t index)
     return f;
 }
 
+/* q: one row of the unit, UNIT_ROWS apart from dim to dim. */
 static float score(enum kv_type type, const uint8_t *k, uint32_t k_dim, const float *q, uint32_t slot)
 {
     float s = 0;
@@ -29,24 +30,24 @@ static float score(enum kv_type type, const uint8_t *k, uint32_t k_dim, const fl
         for (uint32_t block = 0; block < kv_blocks(k_dim); block++) {
             float c = 0;
             for (uint32_t d = 32 * block; d < k_dim && d < 32 * block + 32; d++)
-                c = fmaf(q[d], (float)(int8_t)k[d * KV_PAGE_TOKENS + slot], c);
+                c = fmaf(q[d * UNIT_ROWS], (float)(int8_t)k[d * KV_PAGE_TOKENS + slot], c);
             s = fmaf(c, f16_at(scales, block * KV_PAGE_TOKENS + slot), s);
         }
         return s;
     }
     for (uint32_t d = 0; d < k_dim; d++) {
         size_t at = (size_t)d * KV_PAGE_TOKENS + slot;
-        s = fmaf(q[d], type == KV_F16 ? f16_at(k, at) : f32_at(k, at), s);
+        s = fmaf(q[d * UNIT_ROWS], type == KV_F16 ? f16_at(k, at) : f32_at(k, at), s);
     }
     return s;
 }
 
-static void scores(enum kv_type type, const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale,
+static void scores(enum kv_type type, const void *k, uint32_t k_dim, const float *q, uint32_t rows, float scale,
                    float *s, size_t s_stride)
 {
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot++)
-            s[r * s_stride + slot] = score(type, k, k_dim, q[r], slot) * scale;
+            s[r * s_stride + slot] = score(type, k, k_dim, q + r, slot) * scale;
 }
 
 static void values(enum kv_type type, const uint8_t *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
@@ -66,38 +67,38 @@ static void values(enum kv_type type, const uint8_t *v, uint32_t v_dim, const fl
             }
 }
 
-static void scores_f16(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale, float *s,
-                       size_t s_stride)
+static void scores_f16(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
+                       float *s, size_t s_stride)
 {
     scores(KV_F16, k, k_dim, q, rows, scale, s, s_stride);
 }
 
-static void scores_q8(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale, float *s,
-                      size_t s_stride)
+static void scores_q8(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
+                      float *s, size_t s_stride)
 {
     scores(KV_Q8, k, k_dim, q, rows, scale, s, s_stride);
 }
 
-static void scores_f32(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale, float *s,
-                       size_t s_stride)
+static void scores_f32(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
+                       float *s, size_t s_stride)
 {
     scores(KV_F32, k, k_dim, q, rows, scale, s, s_stride);
 }
 
-static void values_f16(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows, uint32_t begin,
-                       uint32_t end, float *acc, size_t acc_stride)
+static void values_f16(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+                       uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     values(KV_F16, v, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);
 }
 
-static void values_q8(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows, uint32_t begin,
-                      uint32_t end, float *acc, size_t acc_stride)
+static void values_q8(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+                      uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     values(KV_Q8, v, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);
 }
 
-static void values_f32(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows, uint32_t begin,
-                       uint32_t end, float *acc, size_t acc_stride)
+static void values_f32(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+                       uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     values(KV_F32, v, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);
 }

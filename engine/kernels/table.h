@@ -58,11 +58,15 @@ typedef void kernel_expanded(const struct panel32 *panel, const struct act_block
 typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const float *x, size_t stride,
                           uint32_t tokens, uint32_t cols, float *y, size_t ldy);
 
-/* Scores of 32 positions (one page) for `rows` query rows against one kv head, chain·scale: s[r·s_stride + slot]. */
-typedef void kernel_scores(const void *k, uint32_t k_dim, const float *const *q, uint32_t rows, float scale, float *s,
-                           size_t s_stride);
+/* Query rows that go together over a kv head. */
+#define UNIT_ROWS 16u
+
+/* Scores of 32 positions (one page) for `rows` query rows against one kv head, chain·scale: s[r·s_stride + slot].
+ * q[d·UNIT_ROWS + r]: the rows side by side. next: the page that comes next, to be fetched; any address. */
+typedef void kernel_scores(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
+                           float *s, size_t s_stride);
 /* acc[r·acc_stride + d] goes on over slots [begin, end) of one page with weights e[r·e_stride + slot]. */
-typedef void kernel_values(const void *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
+typedef void kernel_values(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
                            uint32_t begin, uint32_t end, float *acc, size_t acc_stride);
 
 struct kernel_table {
