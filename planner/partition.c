@@ -65,7 +65,8 @@ static int finish(struct solver *v, struct plan *out, struct error *e)
     int rc = evaluate_found(v, &plan, e);
     if (rc)
         return error_set(e, ERR_INTERNAL, "the planner's own plan does not hold: %s", e ? e->text : "");
-    if (v->lower < v->best) {
+    /* Costs were rounded to ticks: a difference in their last digits is none. */
+    if ((double)v->lower < (double)v->best * (1 - 1e-11)) {
         double bound = (double)v->lower * v->space->tick_s;
         plan.bound_s = bound < plan.value_s ? bound : plan.value_s;
     }

@@ -118,34 +118,49 @@ static struct plan_profile *copy_profile(const struct plan_profile *p)
     return q;
 }
 
-struct plan_problem *plan_problem_copy(const struct plan_problem *p)
+struct plan_problem *plan_problem_subset(const struct plan_problem *p, const int *devices, int count)
 {
-    struct plan_problem *q = plan_problem_new(p->model.blocks, p->devices);
+    struct plan_problem *q = plan_problem_new(p->model.blocks, count);
     if (!q)
         return NULL;
     struct plan_block *block = q->model.block;
-    size_t nodes = (size_t)p->devices + 1;
     memcpy(block, p->model.block, (size_t)p->model.blocks * sizeof *block);
-    memcpy(q->link, p->link, nodes * nodes * sizeof *q->link);
     q->model = p->model;
     q->model.block = block;
     q->workload = p->workload;
     q->objective = p->objective;
-    q->pin_first = p->pin_first;
-    q->coordinator_device = p->coordinator_device;
     bool ok = !p->coordinator || (q->coordinator = mem_strdup(p->coordinator));
-    for (int i = 0; ok && i < p->devices; i++) {
-        const struct plan_device *from = &p->device[i];
+    for (int i = 0; ok && i < count; i++) {
+        const struct plan_device *from = &p->device[devices[i]];
         q->device[i] = *from;
         q->device[i].name = from->name ? mem_strdup(from->name) : NULL;
         q->device[i].profile = from->profile ? copy_profile(from->profile) : NULL;
         ok = (!from->name || q->device[i].name) && (!from->profile || q->device[i].profile);
+        if (devices[i] == p->pin_first)
+            q->pin_first = i;
+        if (devices[i] == p->coordinator_device)
+            q->coordinator_device = i;
     }
+    for (int i = 0; i <= count; i++)
+        for (int k = 0; k <= count; k++) {
+            const struct plan_link *l = plan_problem_link(p, i < count ? devices[i] : p->devices,
+                                                          k < count ? devices[k] : p->devices);
+            if (l)
+                q->link[i * (count + 1) + k] = *l;
+        }
     if (!ok) {
         plan_problem_free(q);
         return NULL;
     }
     return q;
+}
+
+struct plan_problem *plan_problem_copy(const struct plan_problem *p)
+{
+    int all[PLAN_MAX_DEVICES];
+    for (int i = 0; i < p->devices; i++)
+        all[i] = i;
+    return plan_problem_subset(p, all, p->devices);
 }
 
 int plan_problem_device(const struct plan_problem *p, const char *name)

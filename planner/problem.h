@@ -106,6 +106,10 @@ void plan_profile_free(struct plan_profile *p);
 /* A deep copy, for asking "what if". NULL when out of memory. */
 struct plan_problem *plan_problem_copy(const struct plan_problem *p);
 
+/* A copy with only these devices (distinct indices), in this order. A coordinator or pinned device that is left out
+ * becomes a coordinator of its own name with its links, and no pin. NULL when out of memory. */
+struct plan_problem *plan_problem_subset(const struct plan_problem *p, const int *devices, int count);
+
 /* ERR_USAGE or ERR_BOUND with one line naming what is wrong: a number that is negative, missing or not finite, a name
  * missing or used twice, an index out of range, a grid that does not rise. plan_solve calls it. */
 int plan_problem_check(const struct plan_problem *p, struct error *e);

@@ -1,0 +1,196 @@
+/* Reasons in words: sentences, and the table of stages around them. Pure. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "planner/cost.h"
+#include "planner/explain.h"
+
+static const char *bytes_text(double bytes, char text[static UNITS_TEXT])
+{
+    return units_bytes_text(bytes < 0 ? 0 : bytes > 0x1p62 ? UINT64_C(1) << 62 : (uint64_t)bytes, text);
+}
+
+static const char *objective_text(enum plan_objective objective)
+{
+    return objective == PLAN_LATENCY ? "TPOT" : objective == PLAN_TTFT ? "TTFT" : "cycle";
+}
+
+static const char *name_of(const struct plan_problem *p, int device)
+{
+    return device < p->devices ? p->device[device].name : p->coordinator;
+}
+
+static void sequence(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
+{
+    for (int s = 0; s < plan->stages; s++)
+        buffer_printf(out, "%s%s %d", s ? ", " : "", p->device[plan->stage[s].device].name,
+                      plan->stage[s].last_block - plan->stage[s].first_block + 1);
+}
+
+static double percent(double value, double base)
+{
+    return base > 0 ? 100 * (value - base) / base : 0;
+}
+
+/* Throughput is what people think in; the cycle is what is computed. */
+static void value_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan, double value_s)
+{
+    if (plan->objective == PLAN_THROUGHPUT)
+        buffer_printf(out, "%.4g tokens/s", value_s > 0 ? p->workload.concurrency / value_s : 0);
+    else
+        buffer_printf(out, "%s %.4g ms", objective_text(plan->objective), value_s * 1e3);
+}
+
+static void limit_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
+{
+    char text[PLAN_LIMIT_TEXT];
+    const struct plan_stage *g = &plan->stage[plan->limit];
+    double part = plan->objective == PLAN_LATENCY ? g->decode_s
+                  : plan->objective == PLAN_TTFT  ? g->prefill_s
+                                                  : g->decode_batch_s * plan->microbatches;
+    if (plan->link_to >= 0) {
+        int from = g->device, to = plan->stage[plan->link_to].device;
+        part = plan->objective == PLAN_LATENCY ? cost_hop(p, from, to, 1)
+               : plan->objective == PLAN_TTFT  ? cost_transfer(p, from, to, p->workload.prompt_tokens)
+                                               : cost_transfer(p, from, to, plan->batch) * plan->microbatches;
+    }
+    buffer_printf(out, "bottleneck: %s %s takes %.4g ms of %s %.4g ms\n", plan->link_to >= 0 ? "the link" : "the stage on",
+                  plan_limit_text(p, plan, text), part * 1e3, objective_text(plan->objective), plan->value_s * 1e3);
+}
+
+static void single_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
+                        const struct plan_reasons *why)
+{
+    if (!why->has_single) {
+        buffer_puts(out, "one node: no device holds the whole model\n");
+        return;
+    }
+    const struct plan *one = &why->single;
+    const char *name = p->device[one->stage[0].device].name;
+    if (plan->stages == 1 && plan->stage[0].device == one->stage[0].device) {
+        buffer_printf(out, "one node: %s alone beats every split\n", name);
+        return;
+    }
+    buffer_printf(out, "one node: %s alone would give ", name);
+    value_text(out, p, plan, one->value_s);
+    buffer_printf(out, ", %.3g %% slower than this plan\n", percent(one->value_s, plan->value_s));
+}
+
+static void next_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
+                      const struct plan_reasons *why)
+{
+    if (!why->has_next) {
+        buffer_puts(out, "next best: no other sequence of devices is feasible\n");
+        return;
+    }
+    buffer_puts(out, "next best: ");
+    sequence(out, p, &why->next);
+    buffer_puts(out, " gives ");
+    value_text(out, p, plan, why->next.value_s);
+    buffer_printf(out, ", %.3g %% slower", percent(why->next.value_s, plan->value_s));
+    if (plan_gap_percent(&why->next) > 0)
+        buffer_printf(out, " (proven within %.2g %%)", plan_gap_percent(&why->next));
+    buffer_putc(out, '\n');
+}
+
+static void absence_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
+                         const struct plan_left_out *l)
+{
+    const struct plan_device *d = &p->device[l->device];
+    char a[UNITS_TEXT], b[UNITS_TEXT];
+    double least = INFINITY;
+    for (int k = 0; k < p->model.blocks; k++)
+        least = fmin(least, cost_block_memory(p, k));
+    buffer_printf(out, "left out: %s, ", d->name);
+    switch (l->why) {
+    case PLAN_ABSENT_MEMORY:
+        buffer_printf(out, "which has %s beside its buffers and one block with its cache needs %s\n",
+                      bytes_text(d->memory - d->buffers, a), bytes_text(least, b));
+        break;
+    case PLAN_ABSENT_NO_PLACE:
+        buffer_puts(out, "for which this plan has no place\n");
+        break;
+    case PLAN_ABSENT_EVEN:
+        buffer_puts(out, "which would change nothing; fewer stages are preferred\n");
+        break;
+    case PLAN_ABSENT_SLOWER:
+        buffer_printf(out, "which at its best place (%d block%s %s%s) would add %.3g ms (%.3g %%); a block takes it %.3g "
+                      "ms, the slowest here %.3g ms\n",
+                      l->blocks, l->blocks == 1 ? "" : "s", l->after < 0 ? "at the front" : "after ",
+                      l->after < 0 ? "" : p->device[plan->stage[l->after].device].name, l->delta_s * 1e3,
+                      percent(plan->value_s + l->delta_s, plan->value_s), l->block_s * 1e3, l->plan_block_s * 1e3);
+        break;
+    }
+}
+
+static void change_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
+                        const struct plan_sensitivity *s)
+{
+    double gain = -percent(s->value_s, plan->value_s);
+    if (s->change == PLAN_MORE_MEMORY)
+        buffer_printf(out, "if %s had 1 GB more memory: ", name_of(p, s->device));
+    else
+        buffer_printf(out, "if the link %s-%s were twice as fast: ", name_of(p, s->from), name_of(p, s->to));
+    if (gain < 1e-7) {
+        buffer_puts(out, "no change\n");
+        return;
+    }
+    value_text(out, p, plan, s->value_s);
+    buffer_printf(out, ", %.3g %% less time%s\n", gain, s->same_devices ? "" : ", with other devices");
+}
+
+int plan_reasons_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
+                      const struct plan_reasons *why)
+{
+    limit_line(out, p, plan);
+    if (!why)
+        return out->failed;
+    single_line(out, p, plan, why);
+    next_line(out, p, plan, why);
+    for (int i = 0; i < why->left_out_count; i++)
+        absence_line(out, p, plan, &why->left_out[i]);
+    for (int i = 0; i < why->sensitivity_count; i++)
+        change_line(out, p, plan, &why->sensitivity[i]);
+    return out->failed;
+}
+
+static void stage_table(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
+{
+    int width = 6;
+    for (int s = 0; s < plan->stages; s++) {
+        int n = (int)strlen(p->device[plan->stage[s].device].name);
+        width = n > width ? n : width;
+    }
+    buffer_printf(out, "stage  %-*s  blocks         memory  of          decode    x%-5d    prefill\n", width, "device",
+                  plan->batch);
+    for (int s = 0; s < plan->stages; s++) {
+        const struct plan_stage *g = &plan->stage[s];
+        char blocks[32], a[UNITS_TEXT], b[UNITS_TEXT];
+        snprintf(blocks, sizeof blocks, "%d-%d", g->first_block, g->last_block);
+        buffer_printf(out, "%5d  %-*s  %-9s  %10s  %-10s  %7.3f ms %7.3f ms  %8.2f ms\n", s, width,
+                      p->device[g->device].name, blocks, bytes_text(g->memory_bytes, a),
+                      bytes_text(p->device[g->device].memory, b), g->decode_s * 1e3, g->decode_batch_s * 1e3,
+                      g->prefill_s * 1e3);
+    }
+}
+
+int plan_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan, const struct plan_reasons *why)
+{
+    double gap = plan_gap_percent(plan);
+    buffer_printf(out, "plan for %s: %d stage%s of %d device%s, %d blocks\n", plan_objective_name(plan->objective),
+                  plan->stages, plan->stages == 1 ? "" : "s", p->devices, p->devices == 1 ? "" : "s", p->model.blocks);
+    stage_table(out, p, plan);
+    buffer_printf(out, "predicted: TPOT %.4g ms, TTFT %.4g ms (%d tokens), %.4g tokens/s with %d sequence%s in %d "
+                       "micro-batch%s\n",
+                  plan->tpot_s * 1e3, plan->ttft_s * 1e3, p->workload.prompt_tokens, plan->tokens_per_s,
+                  p->workload.concurrency, p->workload.concurrency == 1 ? "" : "s", plan->microbatches,
+                  plan->microbatches == 1 ? "" : "es");
+    if (gap > 0)
+        buffer_printf(out, "proof: no plan is more than %.3g %% better (%s at least %.6g ms); gap %.3g %%\n",
+                      gap / (1 + gap / 100), objective_text(plan->objective), plan->bound_s * 1e3, gap);
+    else
+        buffer_puts(out, "proof: optimal, gap 0 %\n");
+    return plan_reasons_text(out, p, plan, why);
+}
