@@ -106,6 +106,22 @@ INLINE struct scales unpack_scales(enum layout l, const uint8_t *header, const u
     return out;
 }
 
+/* Adds the whole-number products of one half to the sums of T tokens. */
+INLINE void dot_half(enum layout l, const uint8_t *q, uint32_t row, const int half, const struct act_block *a,
+                     const uint32_t T, lb codes, li sum[TILE])
+{
+    lb w[4];
+    unpack16(l, q, row, half, codes, w);
+    for (uint32_t t = 0; t < T; t++)
+        sum[t] = li_dot16(width_of(l), sum[t], w, a[t].q + 16 * half);
+}
+
+INLINE void accumulate(lf scale, const struct act_block *a, const uint32_t T, const li sum[TILE], lf acc[TILE])
+{
+    for (uint32_t t = 0; t < T; t++)
+        acc[t] = lf_fma(lf_mul(scale, lf_set1(a[t].d)), lf_from(sum[t]), acc[t]);
+}
+
 /* One sub-block of LANES rows against T tokens. */
 INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int groups, bool offset, uint32_t row,
                          const struct act_block *a, const uint32_t T, lb codes, lf acc[TILE])
@@ -113,20 +129,15 @@ INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int g
     const int shift = zero_shift(l);
     li sum[TILE];
     for (uint32_t t = 0; t < T; t++)
-        sum[t] = li_zero();
-    for (int half = 0; half < 2; half++) {
-        lb w[4];
-        unpack16(l, q, row, half, codes, w);
-        for (uint32_t t = 0; t < T; t++) {
-            if (half == 0 || groups == 2) {
-                int32_t minus = groups == 1 ? a[t].minus_sum : half ? a[t].minus_sum - a[t].minus_low : a[t].minus_low;
-                sum[t] = shift ? li_set1_shifted(minus, shift) : li_zero();
-            }
-            sum[t] = li_dot16(width_of(l), sum[t], w, a[t].q + 16 * half);
-            if (half == 1 || groups == 2)
-                acc[t] = lf_fma(lf_mul(s.scale[half], lf_set1(a[t].d)), lf_from(sum[t]), acc[t]);
-        }
+        sum[t] = shift ? li_set1_shifted(groups == 1 ? a[t].minus_sum : a[t].minus_low, shift) : li_zero();
+    dot_half(l, q, row, 0, a, T, codes, sum);
+    if (groups == 2) {
+        accumulate(s.scale[0], a, T, sum, acc);
+        for (uint32_t t = 0; t < T; t++)
+            sum[t] = shift ? li_set1_shifted(a[t].minus_sum - a[t].minus_low, shift) : li_zero();
     }
+    dot_half(l, q, row, 1, a, T, codes, sum);
+    accumulate(s.scale[1], a, T, sum, acc);
     if (offset && groups == 1)
         for (uint32_t t = 0; t < T; t++)
             acc[t] = lf_fma(s.offset, lf_set1(a[t].ds), acc[t]);
@@ -255,29 +266,29 @@ static void expanded(const struct panel32 *p, const struct act_block *a, uint32_
     FOR_TOKENS(tokens, EXPANDED_CALL)
 }
 
-/* Twelve chains, enough to hide the latency of the dot instruction. */
+/* Chains enough to hide the latency of the dot instruction, all in registers. */
 static uint64_t probe_dot(uint64_t rounds)
 {
-    enum { CHAINS = 12 };
-    static const int8_t sixteen[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+    enum { CHAINS = 10 };
+    static const int8_t sixteen[16] = {1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4};
     static const int8_t bytes[64] = {1, 2, 3};
     li sum[CHAINS];
     lb w[4];
-    for (int j = 0; j < 4; j++)
-        w[j] = lb_load(bytes);
+    w[0] = w[1] = w[2] = w[3] = lb_load(bytes);
+#pragma GCC unroll 10
     for (int i = 0; i < CHAINS; i++)
-        sum[i] = li_zero();
-    for (uint64_t r = 0; r < rounds; r++) {
+        sum[i] = li_set1_shifted(i, 1); /* each its own, or the compiler would keep one */
+    for (uint64_t r = 0; r < rounds; r++)
+#pragma GCC unroll 10
         for (int i = 0; i < CHAINS; i++)
             sum[i] = li_dot16(WIDTH_4, sum[i], w, sixteen);
-        __asm__ volatile("" ::: "memory");
-    }
     float kept[LANES];
-    for (int i = 0; i < CHAINS; i++) {
-        lf_store(kept, lf_from(sum[i]));
-        __asm__ volatile("" ::"r"(kept) : "memory");
-    }
-    return rounds * CHAINS * 16 * LANES;
+    lf all = lf_from(sum[0]);
+#pragma GCC unroll 10
+    for (int i = 1; i < CHAINS; i++)
+        all = lf_mul(all, lf_from(sum[i]));
+    lf_store(kept, all);
+    return rounds * CHAINS * 16 * LANES + (kept[0] == 0.5f);
 }
 
 INLINE void fill_linear(struct kernel_table *table)
