@@ -2,7 +2,7 @@
 #include "engine/template/evaluate.h"
 #include "engine/template/filter.h"
 
-#define FILTER(name)                                                                                                  \
+#define FILTER(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 /* The arguments behind the first `n` plain ones. */
@@ -86,10 +86,7 @@ FILTER(do_map)
 }
 
 const struct builtin jinja_choice_filters[] = {
-    {"select", "*", do_select},
-    {"reject", "*", do_reject},
-    {"selectattr", "*", do_selectattr},
-    {"rejectattr", "*", do_rejectattr},
-    {"map", "*", do_map},
+    {"select", "*", do_select},         {"reject", "*", do_reject}, {"selectattr", "*", do_selectattr},
+    {"rejectattr", "*", do_rejectattr}, {"map", "*", do_map},
 };
 const size_t jinja_choice_filter_count = sizeof jinja_choice_filters / sizeof *jinja_choice_filters;

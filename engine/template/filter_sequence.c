@@ -8,10 +8,10 @@
 #include "engine/template/print.h"
 #include "engine/template/text.h"
 
-#define FILTER(name)                                                                                                  \
+#define FILTER(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
-/* Whether the key a comes before b; a failure counts as equal. Equal keys need no order: undefined ones may be sorted. */
+/* Whether the key a comes before b; a failure counts as equal. Equal keys need no order, so undefined ones sort. */
 static bool before(struct run *r, struct value a, struct value b, bool reverse)
 {
     if (jinja_equal(r, a, b))
@@ -35,7 +35,8 @@ struct value jinja_sort(struct run *r, const struct list *items, const struct li
             size_t a = start, b = middle;
             for (size_t k = start; k < end; k++) {
                 jinja_spend(r, 1);
-                bool take_b = b < end && (a >= middle || before(r, keys->items[from[b]], keys->items[from[a]], reverse));
+                bool take_b =
+                    b < end && (a >= middle || before(r, keys->items[from[b]], keys->items[from[a]], reverse));
                 to[k] = take_b ? from[b++] : from[a++];
             }
         }
@@ -182,7 +183,7 @@ FILTER(do_first)
 {
     if (self.kind == KIND_ITERATOR)
         return self.iterator->at < self.iterator->items->n ? self.iterator->items->items[self.iterator->at++]
-                                                            : jinja_undefined(NULL, KIND_ITERATOR);
+                                                           : jinja_undefined(NULL, KIND_ITERATOR);
     struct list *items = jinja_elements(r, self);
     return items->n ? items->items[0] : jinja_undefined(NULL, self.kind);
 }

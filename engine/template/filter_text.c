@@ -12,7 +12,7 @@
 #include "engine/template/text.h"
 #include "engine/template/unicode.h"
 
-#define FILTER(name)                                                                                                  \
+#define FILTER(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 static struct value in_case(struct run *r, struct value self, enum letter_case to)
@@ -253,7 +253,8 @@ FILTER(do_abs)
 static bool read_number(const struct string *s, int base, bool whole, struct value *out)
 {
     char text[128], *end;
-    size_t from = jinja_lstrip(s->bytes, s->n_bytes), n = 0, to = from + jinja_rstrip(s->bytes + from, s->n_bytes - from);
+    size_t from = jinja_lstrip(s->bytes, s->n_bytes), n = 0,
+           to = from + jinja_rstrip(s->bytes + from, s->n_bytes - from);
     for (size_t i = from; i < to; i++) {
         if (n == sizeof text - 1 || (unsigned char)s->bytes[i] <= ' ' ||
             (s->bytes[i] == '_' && (i == from || i + 1 == to || s->bytes[i - 1] == '_')))

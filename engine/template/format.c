@@ -75,7 +75,8 @@ static void put_integer(struct buffer *b, const struct field *f, int64_t number)
     int n = 0;
     unsigned base = f->type == 'x' || f->type == 'X' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
     do {
-        digits[sizeof digits - 1 - (size_t)++n] = (f->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base];
+        digits[sizeof digits - 1 - (size_t)++n] =
+            (f->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base];
         magnitude /= base;
     } while (magnitude);
     digits[sizeof digits - 1] = 0;
@@ -83,8 +84,16 @@ static void put_integer(struct buffer *b, const struct field *f, int64_t number)
     for (int i = n; i < f->precision; i++)
         buffer_putc(&body, '0');
     put_grouped(&body, digits + sizeof digits - 1 - n, f->comma);
-    snprintf(sign, sizeof sign, "%s%s", number < 0 ? "-" : f->sign == '+' ? "+" : f->sign == ' ' ? " " : "",
-             !f->alternate || base == 10 ? "" : base == 8 ? "0o" : base == 2 ? "0b" : f->type == 'X' ? "0X" : "0x");
+    snprintf(sign, sizeof sign, "%s%s",
+             number < 0       ? "-"
+             : f->sign == '+' ? "+"
+             : f->sign == ' ' ? " "
+                              : "",
+             !f->alternate || base == 10 ? ""
+             : base == 8                 ? "0o"
+             : base == 2                 ? "0b"
+             : f->type == 'X'            ? "0X"
+                                         : "0x");
     if (body.failed)
         b->failed = body.failed;
     else
@@ -356,8 +365,8 @@ static struct value field_value(struct braces *p, const char *at, const char *en
         v = p->all->plain[index];
     } else {
         size_t k = 0;
-        while (k < p->all->n_keywords && (p->all->keywords[k].name->n_bytes != n ||
-                                          memcmp(p->all->keywords[k].name->bytes, at, n)))
+        while (k < p->all->n_keywords &&
+               (p->all->keywords[k].name->n_bytes != n || memcmp(p->all->keywords[k].name->bytes, at, n)))
             k++;
         if (k == p->all->n_keywords)
             return jinja_fail(r, ERR_FORMAT, "format: no value is named '%.*s'", (int)(n < 60 ? n : 60), at);

@@ -8,7 +8,7 @@
 
 enum { RANGE_MAX = 100000, DATE_FORMAT_BYTES = 256, DATE_TEXT_BYTES = 4096 };
 
-#define FUNCTION(name)                                                                                                \
+#define FUNCTION(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 FUNCTION(do_range)

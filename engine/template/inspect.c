@@ -163,8 +163,8 @@ int jinja_order(struct run *r, struct value a, struct value b)
     size_t n = a.list->n < b.list->n ? a.list->n : b.list->n, i = 0;
     while (i < n && jinja_equal(r, a.list->items[i], b.list->items[i]))
         i++;
-    order = i < n ? jinja_order(r, a.list->items[i], b.list->items[i])
-                  : (a.list->n > b.list->n) - (a.list->n < b.list->n);
+    order =
+        i < n ? jinja_order(r, a.list->items[i], b.list->items[i]) : (a.list->n > b.list->n) - (a.list->n < b.list->n);
     jinja_leave(r);
     return order;
 }
@@ -251,11 +251,25 @@ struct list *jinja_elements(struct run *r, struct value v)
 const char *jinja_type_name(struct value v)
 {
     static const char *const names[] = {
-        [KIND_ABSENT] = "missing value", [KIND_UNDEFINED] = "undefined", [KIND_NONE] = "None",
-        [KIND_BOOL] = "bool", [KIND_INT] = "int", [KIND_FLOAT] = "float", [KIND_STRING] = "str", [KIND_LIST] = "list",
-        [KIND_TUPLE] = "tuple", [KIND_DICT] = "dict", [KIND_NAMESPACE] = "namespace", [KIND_VIEW] = "dict view",
-        [KIND_ITERATOR] = "generator", [KIND_RANGE] = "range", [KIND_LOOP] = "loop", [KIND_MACRO] = "macro",
-        [KIND_FUNCTION] = "function", [KIND_METHOD] = "method", [KIND_JOINER] = "joiner",
+        [KIND_ABSENT] = "missing value",
+        [KIND_UNDEFINED] = "undefined",
+        [KIND_NONE] = "None",
+        [KIND_BOOL] = "bool",
+        [KIND_INT] = "int",
+        [KIND_FLOAT] = "float",
+        [KIND_STRING] = "str",
+        [KIND_LIST] = "list",
+        [KIND_TUPLE] = "tuple",
+        [KIND_DICT] = "dict",
+        [KIND_NAMESPACE] = "namespace",
+        [KIND_VIEW] = "dict view",
+        [KIND_ITERATOR] = "generator",
+        [KIND_RANGE] = "range",
+        [KIND_LOOP] = "loop",
+        [KIND_MACRO] = "macro",
+        [KIND_FUNCTION] = "function",
+        [KIND_METHOD] = "method",
+        [KIND_JOINER] = "joiner",
     };
     return names[v.kind];
 }

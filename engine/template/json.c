@@ -18,7 +18,8 @@ struct value jinja_from_json(struct run *r, const json_t *json)
         const char *key;
         json_t *member;
         /* jansson keeps the order of insertion and has each key once, so there is no need to look for it */
-        json_object_foreach((json_t *)(uintptr_t)json, key, member) {
+        json_object_foreach((json_t *)(uintptr_t)json, key, member)
+        {
             struct value name = jinja_string(r, key, strlen(key)), value = jinja_from_json(r, member);
             if (r->failed || v.dict->n == v.dict->capacity)
                 break;

@@ -225,7 +225,7 @@ static void lex_operator(struct lexer *l, char *brackets, size_t *depth)
     for (size_t i = 0; i < sizeof doubles / sizeof *doubles; i++)
         if (stands(l, l->at, doubles[i]))
             n = 2;
-    if (!strchr("+-/*%~[](){}=<>.:|,;!", c) || (c == '!' && n == 1)) {
+    if (!c || !strchr("+-/*%~[](){}=<>.:|,;!", c) || (c == '!' && n == 1)) {
         fail(l, ERR_FORMAT, "a character that has no meaning in a tag");
         return;
     }

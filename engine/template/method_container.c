@@ -7,7 +7,7 @@
 #include "engine/template/evaluate.h"
 #include "engine/template/filter.h"
 
-#define METHOD(name)                                                                                                  \
+#define METHOD(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 /* An index counted from the end when negative; -1 when it lies outside. */
@@ -217,17 +217,10 @@ METHOD(loop_changed)
 }
 
 static const struct builtin list_methods[] = {
-    {"append", "object", list_append},
-    {"extend", "iterable", list_extend},
-    {"insert", "index,object", list_insert},
-    {"pop", "index?", list_pop},
-    {"remove", "value", list_remove},
-    {"index", "value", list_index},
-    {"count", "value", list_count},
-    {"clear", "", list_clear},
-    {"copy", "", list_copy},
-    {"reverse", "", list_reverse},
-    {"sort", "reverse?", list_sort},
+    {"append", "object", list_append}, {"extend", "iterable", list_extend}, {"insert", "index,object", list_insert},
+    {"pop", "index?", list_pop},       {"remove", "value", list_remove},    {"index", "value", list_index},
+    {"count", "value", list_count},    {"clear", "", list_clear},           {"copy", "", list_copy},
+    {"reverse", "", list_reverse},     {"sort", "reverse?", list_sort},
 };
 
 static const struct builtin tuple_methods[] = {

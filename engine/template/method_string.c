@@ -8,7 +8,7 @@
 #include "engine/template/text.h"
 #include "engine/template/unicode.h"
 
-#define METHOD(name)                                                                                                  \
+#define METHOD(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 METHOD(do_upper)
@@ -182,14 +182,16 @@ METHOD(do_removeprefix)
 {
     jinja_text_argument(r, args[0], NULL);
     return !r->failed && has_affix(self, args[0], false)
-               ? jinja_part(r, self, args[0].text->n_bytes, self.text->n_bytes) : self;
+               ? jinja_part(r, self, args[0].text->n_bytes, self.text->n_bytes)
+               : self;
 }
 
 METHOD(do_removesuffix)
 {
     jinja_text_argument(r, args[0], NULL);
     return !r->failed && has_affix(self, args[0], true)
-               ? jinja_part(r, self, 0, self.text->n_bytes - args[0].text->n_bytes) : self;
+               ? jinja_part(r, self, 0, self.text->n_bytes - args[0].text->n_bytes)
+               : self;
 }
 
 static struct value partition(struct run *r, struct value self, struct value what, bool from_right)
@@ -276,7 +278,9 @@ METHOD(do_expandtabs)
             buffer_putc(&b, ' ');
         if (c != '\t')
             buffer_putc(&b, c);
-        column = c == '\n' || c == '\r' ? 0 : c == '\t' ? column + spaces : column + (((unsigned char)c & 0xC0) != 0x80);
+        column = c == '\n' || c == '\r' ? 0
+                 : c == '\t'            ? column + spaces
+                                        : column + (((unsigned char)c & 0xC0) != 0x80);
     }
     return jinja_take(r, &b);
 }

@@ -328,8 +328,8 @@ static int comparison(struct parser *p)
     static const struct {
         const char *text;
         enum operation op;
-    } signs[] = {{"==", OP_EQUAL},      {"!=", OP_UNEQUAL},      {"<", OP_LESS},
-                 {"<=", OP_LESS_EQUAL}, {">", OP_GREATER},       {">=", OP_GREATER_EQUAL}};
+    } signs[] = {{"==", OP_EQUAL},      {"!=", OP_UNEQUAL}, {"<", OP_LESS},
+                 {"<=", OP_LESS_EQUAL}, {">", OP_GREATER},  {">=", OP_GREATER_EQUAL}};
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
         if (jinja_skip(p, TOKEN_OPERATOR, signs[i].text))
             return signs[i].op;

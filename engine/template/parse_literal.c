@@ -50,7 +50,8 @@ static int unescape(const char **s, const char *end, char out[static 4])
             return -1;
         *s += digits;
         long low = point >= 0xD800 && point < 0xDC00 && end - *s >= 6 && (*s)[0] == '\\' && (*s)[1] == 'u'
-                       ? read_hex(*s + 2, end, 4) : -1;
+                       ? read_hex(*s + 2, end, 4)
+                       : -1;
         if (low >= 0xDC00 && low < 0xE000) {
             point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
             *s += 6;
@@ -133,9 +134,12 @@ static struct node *parse_name(struct parser *p)
         const char *name;
         struct value value;
     } words[] = {
-        {"true", {.kind = KIND_BOOL, .integer = 1}},  {"True", {.kind = KIND_BOOL, .integer = 1}},
-        {"false", {.kind = KIND_BOOL, .integer = 0}}, {"False", {.kind = KIND_BOOL, .integer = 0}},
-        {"none", {.kind = KIND_NONE}},                {"None", {.kind = KIND_NONE}},
+        {"true", {.kind = KIND_BOOL, .integer = 1}},
+        {"True", {.kind = KIND_BOOL, .integer = 1}},
+        {"false", {.kind = KIND_BOOL, .integer = 0}},
+        {"False", {.kind = KIND_BOOL, .integer = 0}},
+        {"none", {.kind = KIND_NONE}},
+        {"None", {.kind = KIND_NONE}},
     };
     struct node *n = jinja_node(p, NODE_NAME);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)

@@ -351,11 +351,11 @@ static struct node *parse_statement(struct parser *p)
         enum node_kind kind;
         void (*parse)(struct parser *p, struct node *n);
     } statements[] = {
-        {"if", NODE_IF, parse_if},          {"for", NODE_FOR, parse_for},
-        {"set", NODE_SET, parse_set},       {"macro", NODE_MACRO, parse_macro},
-        {"break", NODE_BREAK, parse_jump},  {"continue", NODE_CONTINUE, parse_jump},
-        {"with", NODE_WITH, parse_with},    {"call", NODE_CALL_BLOCK, parse_call_block},
-        {"do", NODE_DO, parse_print},       {"filter", NODE_FILTER_BLOCK, parse_filter_block},
+        {"if", NODE_IF, parse_if},           {"for", NODE_FOR, parse_for},
+        {"set", NODE_SET, parse_set},        {"macro", NODE_MACRO, parse_macro},
+        {"break", NODE_BREAK, parse_jump},   {"continue", NODE_CONTINUE, parse_jump},
+        {"with", NODE_WITH, parse_with},     {"call", NODE_CALL_BLOCK, parse_call_block},
+        {"do", NODE_DO, parse_print},        {"filter", NODE_FILTER_BLOCK, parse_filter_block},
         {"print", NODE_OUTPUT, parse_print}, {"generation", NODE_SCOPE, parse_scope},
     };
     static const char *const foreign[] = {"block", "extends", "include", "import", "from", "autoescape", "trans"};

@@ -166,8 +166,7 @@ void jinja_print_repr(struct run *r, struct buffer *b, struct value v)
         buffer_printf(b, "<LoopContext %zu/%zu>", v.loop->index0 + 1, v.loop->length);
         break;
     case KIND_METHOD:
-        buffer_printf(b, "<built-in method %s of %s object>", v.method->builtin->name,
-                      jinja_type_name(v.method->self));
+        buffer_printf(b, "<built-in method %s of %s object>", v.method->builtin->name, jinja_type_name(v.method->self));
         break;
     default:
         buffer_printf(b, "<%s>", jinja_type_name(v));

@@ -5,7 +5,7 @@
 #include "engine/template/method.h"
 #include "engine/template/print.h"
 
-#define TEST(name)                                                                                                    \
+#define TEST(name) \
     static struct value name(struct run *r, struct value self, const struct value *args, const struct arguments *all)
 
 TEST(is_defined)

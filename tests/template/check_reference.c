@@ -1,6 +1,7 @@
 /* For hand use: renders every case of a folder's expected.json (a list of {template, messages, tools,
  * add_generation_prompt, bos_token, eos_token, and text or error}) with the template files beside it and compares the
- * text byte for byte; a case with an error must fail. `now` is frozen at 2026-01-15. Usage: check_reference DIRECTORY */
+ * text byte for byte; a case with an error must fail. `now` is frozen at 2026-01-15.
+ * Usage: check_reference DIRECTORY */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

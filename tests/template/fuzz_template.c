@@ -9,10 +9,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char chat[] =
-        "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"\\u00e9 <b>\\n\"},"
-        " {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\":"
-        " {\"a\": [1, 2.5, true, null]}}}]}, {\"role\": \"tool\", \"content\": [{\"type\": \"text\", \"text\": \"t\"}]}],"
-        " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}}],"
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"},"
+        " {\"role\": \"user\", \"content\": \"\\u00e9 <b>\\n\"},"
+        " {\"role\": \"assistant\", \"content\": null, \"tool_calls\":"
+        " [{\"function\": {\"name\": \"f\", \"arguments\": {\"a\": [1, 2.5, true, null]}}}]},"
+        " {\"role\": \"tool\", \"content\": [{\"type\": \"text\", \"text\": \"t\"}]}],"
+        " \"tools\": [{\"type\": \"function\","
+        " \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}}],"
         " \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"add_generation_prompt\": true}";
     static const struct tm now = {.tm_year = 126, .tm_mday = 15, .tm_wday = 4, .tm_yday = 14};
     const struct template_options options = {

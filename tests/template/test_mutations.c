@@ -14,15 +14,18 @@ static size_t pick(size_t below)
 }
 
 /* Pieces that mean something to a template, so that damage gets past the lexer. */
+/* clang-format off */
 static const char *const pieces[] = {
-    "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%-", "(", ")", "[", "]", "{", "}", "'", "\"", "\\", "|", ".", ",", "~", ":",
-    " if ", " else ", " for ", " in ", " is ", " not ", " and ", "*", "**", "%", "//", "==", "<", "1", "9223372036854775807",
-    "-1", "0", "1e308", "none", "loop", "loop(", "namespace(", "range(", "messages", "messages[0]", ".items()", "|tojson",
-    "|list", "|map(", "|sort", "|join", "|first", "|length", "|indent(", "|default(", "|groupby('role')", "[::-1]", "[1:",
-    ".format(", ".split(", ".append(messages)", "caller()", "varargs", "kwargs", "{% set x = ", "{% endfor %}", "{% endif %}",
-    "{% else %}", "{% break %}", "{% continue %}", "{% macro m(a) %}", "{% endmacro %}", "{% call m(1) %}", "{% endcall %}",
-    "{% raw %}", "{% endraw %}", "{% for x in messages recursive %}", "\xC3\xA9", "\xF0\x9F\x98\x80", "\xFF", "\r\n",
+    "{{", "}}", "{%", "%}", "{#", "#}", "-%}", "{%-", "(", ")", "[", "]", "{", "}", "'", "\"", "\\", "|", ".", ",",
+    "~", ":", " if ", " else ", " for ", " in ", " is ", " not ", " and ", "*", "**", "%", "//", "==", "<", "1",
+    "9223372036854775807", "-1", "0", "1e308", "none", "loop", "loop(", "namespace(", "range(", "messages",
+    "messages[0]", ".items()", "|tojson", "|list", "|map(", "|sort", "|join", "|first", "|length", "|indent(",
+    "|default(", "|groupby('role')", "[::-1]", "[1:", ".format(", ".split(", ".append(messages)", "caller()",
+    "varargs", "kwargs", "{% set x = ", "{% endfor %}", "{% endif %}", "{% else %}", "{% break %}",
+    "{% continue %}", "{% macro m(a) %}", "{% endmacro %}", "{% call m(1) %}", "{% endcall %}", "{% raw %}",
+    "{% endraw %}", "{% for x in messages recursive %}", "\xC3\xA9", "\xF0\x9F\x98\x80", "\xFF", "\r\n",
 };
+/* clang-format on */
 
 static size_t mutate(char *text, size_t n)
 {

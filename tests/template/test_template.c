@@ -113,7 +113,8 @@ static void bounds_hold(void)
     static const char *const rows[] = {
         "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-        "{% macro m() %}{% call m2() %}{{ m() }}{% endcall %}{% endmacro %}{% macro m2() %}{{ caller() }}{% endmacro %}{{ m() }}",
+        ("{% macro a() %}{% call b() %}{{ a() }}{% endcall %}{% endmacro %}"
+         "{% macro b() %}{{ caller() }}{% endmacro %}{{ a() }}"),
         "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
         "{{ 'a' * 1000000000 }}",
         "{{ [0] * 1000000000 }}",
@@ -123,8 +124,8 @@ static void bounds_hold(void)
         "{{ '{:99999999999}'.format(1) }}",
         "{% set n = namespace(a='aa') %}{% for i in range(64) %}{% set n.a = n.a + n.a %}{% endfor %}",
         "{% set n = namespace(a=[1]) %}{% for i in range(64) %}{% set n.a = [n.a, n.a] %}{% endfor %}{{ n.a }}",
-        ("{% set n = namespace(a=1, b=1) %}{% for i in range(64) %}{% set n.a, n.b = [n.a, n.a], [n.b, n.b] %}{% endfor %}"
-         "{{ n.a == n.b }}"),
+        ("{% set n = namespace(a=1, b=1) %}"
+         "{% for i in range(64) %}{% set n.a, n.b = [n.a, n.a], [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}"),
         "{% set a = [] %}{% set _ = a.append(a) %}{{ a }}",
         "{% set a = [] %}{% set _ = a.append(a) %}{{ a | tojson }}",
         "{% set a = [] %}{% set b = [a] %}{% set _ = a.append(b) %}{{ a == b }}",
