@@ -45,8 +45,12 @@ static int measure_kind(struct control_message *out, struct stage *stage, uint32
         uint32_t share = room / batches[b] / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
         uint32_t far = share < longest ? share : longest;
         far = far > 512 ? 512 : far;
-        if (batches[b] > o->max_tokens || far < 2 * KV_PAGE_TOKENS)
+        if (batches[b] > o->max_tokens || (b && far < 2 * KV_PAGE_TOKENS))
             break;
+        if (far < 2 * KV_PAGE_TOKENS) { /* a cache of a page: only its start can be measured */
+            rc = measure(out, stage, block, (struct control_cell){kind, 1, 1, 0, 0}, err);
+            break;
+        }
         rc = measure(out, stage, block, (struct control_cell){kind, batches[b], 1, KV_PAGE_TOKENS, 0}, err);
         if (!rc && far > 2 * KV_PAGE_TOKENS)
             rc = measure(out, stage, block, (struct control_cell){kind, batches[b], 1, far - KV_PAGE_TOKENS, 0}, err);

@@ -131,9 +131,15 @@ static int write_tensor(struct job *job, size_t index)
     return rc;
 }
 
-static int check_source(const struct gguf *in, const struct gguf_tensor *t, struct error *err)
+static bool is_float(uint32_t type)
 {
-    if (t->type == TYPE_F32 || t->type == TYPE_F16 || t->type == TYPE_BF16 || t->type == TYPE_F64)
+    return type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16 || type == TYPE_F64;
+}
+
+/* Floats become anything; quantised weights may only be widened into floats. */
+static int check_source(const struct gguf *in, const struct gguf_tensor *t, uint32_t to, struct error *err)
+{
+    if (is_float(t->type) || is_float(to))
         return 0;
     return error_set(err, ERR_UNSUPPORTED,
                      "%s: tensor '%s' is %s already, and quantising twice loses quality; "
@@ -152,11 +158,13 @@ static int declare(struct job *job, const struct recipe *recipe, struct quantize
         rc = gguf_writer_set_u32(job->writer, "general.file_type", recipe->file_type, job->err);
     for (size_t i = 0; i < job->at.count && !rc; i++) {
         const struct gguf_tensor *t = gguf_tensor_at(job->in, i);
-        uint32_t to = t->type == TYPE_MXFP4 ? t->type : recipe_tensor_type(recipe, job->in, t);
+        uint32_t to = recipe_tensor_type(recipe, job->in, t);
+        if (t->type == TYPE_MXFP4 && !is_float(to))
+            to = t->type;
         uint64_t columns = t->shape[0], rows = t->shape[1] * t->shape[2] * t->shape[3];
         job->types[i] = to;
         if (to != t->type) {
-            if ((rc = check_source(job->in, t, job->err)))
+            if ((rc = check_source(job->in, t, to, job->err)))
                 break;
             uint64_t piece = PIECE_VALUES / columns ? PIECE_VALUES / columns : 1;
             uint64_t bytes = (rows < piece ? rows : piece) * type_row_bytes(to, columns);

@@ -24,8 +24,8 @@ struct quantize_result {
     size_t kept;            /* tensors that kept their type */
 };
 
-/* `in` must hold floats (F32, F16, BF16, F64) where the recipe wants another type, except for MXFP4 tensors, which are
- * kept (ERR_UNSUPPORTED names another). progress (may be NULL) is called from this thread before each piece of some MB;
+/* Floats (F32, F16, BF16, F64) become any type, and quantised tensors may be widened into floats; quantising what is
+ * quantised already is refused (ERR_UNSUPPORTED names it), except for MXFP4 tensors, which are kept. progress (may be NULL) is called from this thread before each piece of some MB;
  * when it returns non-zero the work stops with ERR_CANCELLED. On failure nothing changes at out_path. result may be
  * NULL. threads: 1 to 256. */
 int quantize_model(const struct gguf *in, const char *out_path, const struct recipe *recipe, int threads,
