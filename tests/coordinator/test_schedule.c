@@ -21,7 +21,7 @@ static uint32_t below(uint32_t n)
 static void pages_come_and_go(void)
 {
     struct page_pool *p;
-    uint32_t a, b, c, d;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
     REQUIRE(!pages_create(3, &p, NULL));
     CHECK_INT(pages_free(p), 3);
     CHECK(!pages_take(p, &a) && !pages_take(p, &b) && !pages_take(p, &c));
