@@ -57,7 +57,9 @@ static int measure_kind(struct control_message *out, struct stage *stage, uint32
     }
     uint32_t sizes[CHUNKS] = {chunk / 8, chunk / 2, chunk};
     for (int k = 0; k < CHUNKS && !rc; k++) {
-        if (sizes[k] < 2 || sizes[k] > longest || (k && sizes[k] == sizes[k - 1]))
+        if (sizes[k] > longest)
+            sizes[k] = longest;
+        if (sizes[k] < 2 || (k && sizes[k] == sizes[k - 1]))
             continue;
         rc = measure(out, stage, block, (struct control_cell){kind, 1, sizes[k], 0, 0}, err);
         uint32_t past = longest - sizes[k] < 512 ? (longest - sizes[k]) / KV_PAGE_TOKENS * KV_PAGE_TOKENS : 512;

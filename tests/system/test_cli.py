@@ -97,7 +97,7 @@ def test_plan_keys():
             assert key in plan["predicted"], key
         assert plan["objective"] == "latency" and plan["microbatches"] >= 1
     assert [s["last_block"] for s in brigade_json("plan", "-m", MODEL, "--stages", 2, "--split", "3,5")["stages"]] == [2, 7]
-    one_line(brigade("plan", "-m", MODEL, "--stages", 2, "--split", "3,4"), 1, "8")
+    one_line(brigade("plan", "-m", MODEL, "--stages", 2, "--split", "3,4"), 2, "8")
 
 
 def test_what_if():
