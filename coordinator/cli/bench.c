@@ -270,8 +270,6 @@ done:
 int command_bench(int argc, char **argv)
 {
     struct bench_options o = {.compute = {.predict = true}, .decode = 32, .repeat = 3};
-    struct option table[COMPUTE_OPTIONS + 6];
-    size_t rows = compute_option_rows(&o.compute, table);
     const struct option own[] = {
         {"--prefill", 'p', OPTION_LIST, &o.prefill, "LIST", "prompt lengths (default 128,512; 0: none)", 0, 1 << 20},
         {"--decode", 'n', OPTION_INT, &o.decode, "N", "tokens to decode in each sequence (default 32; 0: none)", 0, 1 << 20},
@@ -280,17 +278,14 @@ int command_bench(int argc, char **argv)
         {"--repeat", 'r', OPTION_INT, &o.repeat, "N", "runs of each setting, the median counts (default 3)", 1, 64},
         {"--trace", 0, OPTION_FLAG, &o.trace, NULL, "where the time of a decoded token goes, stage by stage"},
     };
-    memcpy(table + rows, own, sizeof own);
-    rows += sizeof own / sizeof *own;
-    size_t words;
-    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
-    if (parsed != OPTIONS_OK)
-        return parsed == OPTIONS_HELP ? 0 : 2;
+    int code;
+    if (!compute_parse(&o.compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
+        return code;
     struct error err = {0};
     int rc = bench(&o, &err);
     mem_free(o.prefill.values);
     mem_free(o.batches.values);
     mem_free(o.contexts.values);
     compute_release(&o.compute);
-    return rc == ERR_USAGE ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    return options_exit(&help, rc, &err);
 }

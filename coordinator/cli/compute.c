@@ -20,9 +20,10 @@ static void on_signal(int number)
     compute_interrupted = 1;
 }
 
-size_t compute_option_rows(struct compute_options *o, struct option *table)
+bool compute_parse(struct compute_options *o, int argc, char **argv, const struct option *own, size_t own_count,
+                   const struct command_help *help, int *exit_code)
 {
-    const struct option rows[COMPUTE_OPTIONS] = {
+    const struct option shared[] = {
         {"--model", 'm', OPTION_TEXT, &o->model, "MODEL", "GGUF file"},
         {"--config", 'c', OPTION_TEXT, &o->config, "FILE", "run on the cluster of this cluster.yaml"},
         {"--stages", 0, OPTION_INT, &o->stages, "K", "without -c: start K workers on loopback; with it: use K stages", 0, 256},
@@ -36,8 +37,14 @@ size_t compute_option_rows(struct compute_options *o, struct option *table)
         {"--objective", 0, OPTION_TEXT, &o->objective, "GOAL", "plan for latency (default), throughput or ttft"},
         {"--json", 0, OPTION_FLAG, &o->json, NULL, "print JSON"},
     };
-    memcpy(table, rows, sizeof rows);
-    return COMPUTE_OPTIONS;
+    enum { SHARED = sizeof shared / sizeof *shared };
+    struct option table[SHARED + COMPUTE_OWN_OPTIONS_MAX];
+    size_t words;
+    memcpy(table, shared, sizeof shared);
+    memcpy(table + SHARED, own, own_count * sizeof *own);
+    enum options_outcome parsed = options_parse(argc, argv, table, SHARED + own_count, help, NULL, 0, &words);
+    *exit_code = parsed == OPTIONS_HELP ? 0 : 2;
+    return parsed == OPTIONS_OK;
 }
 
 static void show_progress(void *context, const struct runner_progress *p)

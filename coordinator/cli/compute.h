@@ -20,9 +20,11 @@ struct compute_options {
     uint32_t split_blocks[256];
 };
 
-/* The shared rows, for appending a command's own: `table` has room for COMPUTE_OPTIONS rows; returns how many it wrote. */
-#define COMPUTE_OPTIONS 12
-size_t compute_option_rows(struct compute_options *o, struct option *table);
+/* Parses the shared options and a command's own rows. True: go on; false: *exit_code says how to end (help was printed, or
+ * a line stands on stderr). */
+#define COMPUTE_OWN_OPTIONS_MAX 24
+bool compute_parse(struct compute_options *o, int argc, char **argv, const struct option *own, size_t own_count,
+                   const struct command_help *help, int *exit_code);
 
 /* Opens the runner these options describe, with progress bars. 0 or a negative error; ERR_USAGE for bad combinations. */
 int compute_open(struct compute_options *o, struct runner **out, struct error *err);

@@ -128,8 +128,6 @@ int command_logits(int argc, char **argv)
     const char *text = NULL;
     int64_t top = 64, greedy = 0;
     bool nll_only = false, bits = false;
-    struct option table[COMPUTE_OPTIONS + 6];
-    size_t rows = compute_option_rows(&compute, table);
     const struct option own[] = {
         {"--tokens", 0, OPTION_LIST, &list, "LIST", "token ids, comma-separated"},
         {"--prompt", 'p', OPTION_TEXT, &text, "TEXT", "text to tokenise instead"},
@@ -138,12 +136,9 @@ int command_logits(int argc, char **argv)
         {"--nll", 0, OPTION_FLAG, &nll_only, NULL, "only the log-likelihoods"},
         {"--bits", 0, OPTION_FLAG, &bits, NULL, "add crc32 of the raw logits at the last position"},
     };
-    memcpy(table + rows, own, sizeof own);
-    rows += sizeof own / sizeof *own;
-    size_t words;
-    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
-    if (parsed != OPTIONS_OK)
-        return parsed == OPTIONS_HELP ? 0 : 2;
+    int code;
+    if (!compute_parse(&compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
+        return code;
     if (!list.values == !text)
         return options_wrong(&help, "give --tokens 1,2,3 or -p TEXT, one of them");
 
@@ -206,7 +201,7 @@ int command_logits(int argc, char **argv)
     if (!rc && n.failed)
         rc = error_set(&err, ERR_NOMEM, "out of memory for the results");
 done:;
-    int code = rc == ERR_USAGE ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    code = options_exit(&help, rc, &err);
     if (!rc && compute.json)
         code = output_json(json_incref(document));
     else if (!rc)

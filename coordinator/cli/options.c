@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
 #include "base/memory.h"
 #include "base/units.h"
+#include "coordinator/cli/output.h"
 
 int options_wrong(const struct command_help *help, const char *format, ...)
 {
@@ -20,6 +20,13 @@ int options_wrong(const struct command_help *help, const char *format, ...)
     const char *name = help->usage + strlen("brigade ");
     fprintf(stderr, "brigade: %s; see 'brigade %.*s --help'\n", line, (int)strcspn(name, " "), name);
     return 2;
+}
+
+int options_exit(const struct command_help *help, int rc, const struct error *err)
+{
+    if (rc == ERR_USAGE)
+        return options_wrong(help, "%s", err->text);
+    return rc ? output_failure(err) : 0;
 }
 
 static void print_help(const struct option *table, size_t count, const struct command_help *help)

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
+
 enum option_kind {
     OPTION_FLAG,    /* bool: set to true */
     OPTION_TEXT,    /* const char *: borrowed from argv */
@@ -51,6 +53,9 @@ enum options_outcome { OPTIONS_OK, OPTIONS_HELP, OPTIONS_WRONG };
 enum options_outcome options_parse(int argc, char **argv, const struct option *table, size_t count,
                                    const struct command_help *help, const char **words, size_t words_max,
                                    size_t *word_count);
+
+/* How a command ends: 0, or the error's line on stderr and exit code 2 for ERR_USAGE, 1 for anything else. */
+int options_exit(const struct command_help *help, int rc, const struct error *err);
 
 /* One line on stderr in the same voice as options_parse's, and exit code 2. */
 int options_wrong(const struct command_help *help, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -84,18 +84,13 @@ int command_perplexity(int argc, char **argv)
     struct compute_options compute = {.sequences = 4, .context = 512};
     const char *file = NULL;
     int64_t most = 0;
-    struct option table[COMPUTE_OPTIONS + 2];
-    size_t rows = compute_option_rows(&compute, table);
     const struct option own[] = {
         {"--file", 'f', OPTION_TEXT, &file, "FILE", "the text ('-': standard input)"},
         {"--windows", 0, OPTION_INT, &most, "N", "only the first N windows", 1, 1 << 24},
     };
-    memcpy(table + rows, own, sizeof own);
-    rows += sizeof own / sizeof *own;
-    size_t words;
-    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
-    if (parsed != OPTIONS_OK)
-        return parsed == OPTIONS_HELP ? 0 : 2;
+    int code;
+    if (!compute_parse(&compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
+        return code;
     if (!file)
         return options_wrong(&help, "no text: give it with -f FILE");
 
@@ -125,7 +120,7 @@ int command_perplexity(int argc, char **argv)
         rc = score_windows(runner, ids.ids, length, windows, &tally, &err);
     progress_clear(&tally.progress);
 
-    int code = rc == ERR_USAGE ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    code = options_exit(&help, rc, &err);
     if (!rc) {
         double nll = 0, squares = 0, count = 0;
         for (size_t i = 0; i < tally.total; i++) {

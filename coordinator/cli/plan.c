@@ -86,20 +86,15 @@ int command_plan(int argc, char **argv)
     struct compute_options compute = {.goal = RUNNER_PLAN, .predict = true};
     const char *what_if = NULL;
     int64_t prompt_tokens = 0, output_tokens = 0, concurrency = 0;
-    struct option table[COMPUTE_OPTIONS + 4];
-    size_t rows = compute_option_rows(&compute, table);
     const struct option own[] = {
         {"--what-if", 0, OPTION_TEXT, &what_if, "FILE", "plan from numbers in this file"},
         {"--prompt-tokens", 0, OPTION_INT, &prompt_tokens, "N", "prompt length to plan for (default 512)", 1, 1 << 24},
         {"--output-tokens", 0, OPTION_INT, &output_tokens, "N", "answer length to plan for (default 128)", 1, 1 << 24},
         {"--concurrency", 0, OPTION_INT, &concurrency, "N", "sequences at once to plan for (default 1)", 1, 4096},
     };
-    memcpy(table + rows, own, sizeof own);
-    rows += sizeof own / sizeof *own;
-    size_t words;
-    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
-    if (parsed != OPTIONS_OK)
-        return parsed == OPTIONS_HELP ? 0 : 2;
+    int code;
+    if (!compute_parse(&compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
+        return code;
     if (what_if && (compute.model || compute.config))
         return options_wrong(&help, "--what-if takes everything from its file; -m and -c do not go with it");
     compute.prompt_tokens = (uint32_t)prompt_tokens;
@@ -108,5 +103,5 @@ int command_plan(int argc, char **argv)
     struct error err = {0};
     int rc = what_if ? plan_file(what_if, &compute, &err) : plan_cluster(&compute, &err);
     compute_release(&compute);
-    return rc == ERR_USAGE && !what_if ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    return what_if && rc ? output_failure(&err) : options_exit(&help, rc, &err);
 }

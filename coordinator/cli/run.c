@@ -89,22 +89,19 @@ int command_run(int argc, char **argv)
     struct sampling_options sampling;
     const char *text = NULL, *file = NULL, *system_text = NULL;
     bool chat = false, stats = false;
-    struct option table[COMPUTE_OPTIONS + SAMPLING_OPTIONS + 5];
-    size_t rows = compute_option_rows(&compute, table);
-    rows += sampling_option_rows(&sampling, table + rows);
-    const struct option own[] = {
+    struct option own[SAMPLING_OPTIONS + 5];
+    const struct option of_run[5] = {
         {"--prompt", 'p', OPTION_TEXT, &text, "TEXT", "the prompt"},
         {"--file", 'f', OPTION_TEXT, &file, "FILE", "read the prompt from a file ('-': standard input)"},
         {"--chat", 0, OPTION_FLAG, &chat, NULL, "wrap the prompt in the model's chat template"},
         {"--system", 0, OPTION_TEXT, &system_text, "TEXT", "system message in front (with --chat)"},
         {"--stats", 0, OPTION_FLAG, &stats, NULL, "afterwards: TTFT, TPOT, tokens/s, measured beside predicted"},
     };
-    memcpy(table + rows, own, sizeof own);
-    rows += sizeof own / sizeof *own;
-    size_t words;
-    enum options_outcome parsed = options_parse(argc, argv, table, rows, &help, NULL, 0, &words);
-    if (parsed != OPTIONS_OK)
-        return parsed == OPTIONS_HELP ? 0 : 2;
+    memcpy(own, of_run, sizeof of_run);
+    sampling_option_rows(&sampling, own + 5);
+    int code;
+    if (!compute_parse(&compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
+        return code;
     if (system_text && !chat)
         return options_wrong(&help, "--system needs --chat");
 
@@ -133,7 +130,7 @@ int command_run(int argc, char **argv)
     if (answer.stream && runner && answer.token_count)
         output_text("\n", 1, NULL);
 
-    int code = rc == ERR_USAGE ? options_wrong(&help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    code = options_exit(&help, rc, &err);
     if (!rc && compute.json)
         code = output_json(answer_json(&answer, runner, request.sampling.seed));
     if (!rc && stats)

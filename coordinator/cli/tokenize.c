@@ -40,7 +40,7 @@ int command_tokenize(int argc, char **argv)
         rc = tokens_open(model, &tokenizer, &err);
     if (!rc)
         rc = tokenizer_encode(tokenizer, input.data, input.size, flags, &ids, &err);
-    int code = rc == ERR_USAGE ? options_wrong(&tokenize_help, "%s", err.text) : rc ? output_failure(&err) : 0;
+    int code = options_exit(&tokenize_help, rc, &err);
     if (!rc && json) {
         code = output_json(json_pack("{s:o}", "ids", tokens_json(ids.ids, ids.count)));
     } else if (!rc) {
@@ -90,7 +90,7 @@ int command_detokenize(int argc, char **argv)
     if (!rc)
         rc = tokenizer_decode(tokenizer, ids, list.count,
                               DETOKENIZER_START | (special ? DETOKENIZER_SHOW_SPECIAL : 0), &text, &err);
-    int code = rc ? output_failure(&err) : 0;
+    int code = options_exit(&detokenize_help, rc, &err);
     if (!rc && json)
         code = output_json(json_pack("{s:s%}", "text", text.data ? text.data : "", text.size));
     else if (!rc)
