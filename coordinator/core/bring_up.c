@@ -121,7 +121,9 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
         const struct cluster_node *node = cluster_node_at(r->cluster, a);
         nodes[a] = (struct planning_node){.name = node->name, .memory_bytes = node->memory_bytes,
                                           .rtt_seconds = node->rtt_seconds,
-                                          .profile = node->profiled ? &node->profile : NULL};
+                                          .profile = node->profiled
+                                                         ? &cluster_node_at(r->cluster, node->profile_of)->profile
+                                                         : NULL};
         for (uint32_t b = 0; b < n; b++) {
             struct planning_link *l = &links[a * n + b];
             cluster_link_between(r->cluster, a, b, &l->bytes_per_s, &l->rtt_seconds, NULL);
@@ -230,6 +232,7 @@ static int create_cluster(struct runner *r, const struct cluster_node_options *n
         .context = r->o.max_context,
         .chunk = r->o.chunk_tokens,
         .profile = true,
+        .alike = r->spawn != NULL,
         .heartbeat_us = r->config ? r->config->heartbeat_us : CONFIG_HEARTBEAT_US,
         .lost_us = r->config ? r->config->lost_us : 2 * CONFIG_LOST_US, /* ours share this machine's cores */
     };

@@ -62,6 +62,7 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
     }
     c->goal = o->goal;
     c->profile = o->profile;
+    c->alike = o->alike;
     c->fingerprint = o->fingerprint;
     c->kv_type = o->kv_type;
     c->context = o->context;
@@ -112,7 +113,7 @@ void cluster_destroy(struct cluster *c)
     if (!c)
         return;
     for (uint32_t i = 0; i < c->member_count; i++)
-        if (c->members[i].node.profiled)
+        if (c->members[i].node.profiled && c->members[i].node.profile_of == i)
             control_free(&c->members[i].node.profile);
     mem_free(c->members);
     mem_free(c->pairs);
@@ -332,9 +333,13 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
         if (!answers || m->node.state != NODE_PROFILING)
             return;
         m->node.profile = *profile;
-        m->node.profiled = true;
         profile->u.profile.cells = NULL;
         m->node.state = NODE_IDLE;
+        for (uint32_t i = 0; i < c->member_count; i++)
+            if (i == node || (c->alike && !c->members[i].node.profiled)) {
+                c->members[i].node.profiled = true;
+                c->members[i].node.profile_of = node;
+            }
         break;
     case CONTROL_LINK_MEASURED:
         if (!answers || m->node.state != NODE_MEASURING)

@@ -67,6 +67,7 @@ struct cluster_options {
     uint64_t fingerprint;
     uint32_t kv_type, context, chunk; /* for the device profile */
     bool profile;                 /* measure devices and links; else straight to planning */
+    bool alike;                   /* the nodes are equal shares of one machine: measuring one device serves for all */
     int64_t heartbeat_us, lost_us;
     int64_t connect_us;           /* for connecting and greeting; 0: 4 s */
     int64_t quiet_us;             /* longest silence of a node that profiles, measures or loads; 0: 60 s */
@@ -155,8 +156,9 @@ struct cluster_node {
     uint64_t memory_bytes;              /* admitted, the cap applied */
     bool has_loaded;
     struct control_loaded_stage loaded;
-    /* of Profile; its cells belong to the cluster */
+    /* of Profile; its cells belong to the cluster. When nodes are alike, only the one named by profile_of has one. */
     struct control_message profile;
+    uint32_t profile_of;
     /* of the last heartbeat */
     double rtt_seconds;                 /* the least seen; 0 unknown */
     struct control_message heartbeat;   /* CONTROL_HEARTBEAT_REPLY once there was one */

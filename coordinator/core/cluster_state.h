@@ -28,7 +28,7 @@ struct pair {
 struct cluster {
     enum cluster_goal goal;
     enum cluster_phase phase;
-    bool profile, plan_asked;
+    bool profile, alike, plan_asked;
     char model[FRAME_TEXT_MAX], coordinator_key[KEY_TEXT];
     uint64_t fingerprint;
     uint32_t kv_type, context, chunk;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "base/memory.h"
 
 #define READY_MS 10000
@@ -25,7 +26,7 @@
 struct child {
     struct spawn_worker worker;
     int out, err;                 /* our ends of its stdout and stderr */
-    bool gone;
+    bool ready, gone;
     char line[LINE_MAX_BYTES];    /* of stdout, until it is ready */
     size_t line_size;
     char complaint[LINE_MAX_BYTES]; /* the last of its stderr */
@@ -128,7 +129,7 @@ static _Noreturn void become_worker(const char *program, char *const *arguments,
 static int start(struct spawn *s, uint32_t index, const char *program, const struct spawn_options *o, struct error *err)
 {
     struct child *c = &s->children[index];
-    char key_path[PATH_MAX + 64], cache[PATH_MAX + 64], models[PATH_MAX], threads[16];
+    char key_path[PATH_MAX + 64], cache[PATH_MAX + 64], models[PATH_MAX], threads[16], memory[32];
     struct node_key *key = NULL;
     snprintf(c->worker.name, sizeof c->worker.name, "local-%u", index + 1);
     snprintf(key_path, sizeof key_path, "%s/%s.key", s->folder, c->worker.name);
@@ -154,9 +155,13 @@ static int start(struct spawn *s, uint32_t index, const char *program, const str
     if (o->threads > CPU_COUNT(&cores))
         CPU_ZERO(&cores); /* asked for more threads than its share: let them spread */
     snprintf(threads, sizeof threads, "%d", n > 0 ? n : 1);
+    /* They share this machine's memory, too. */
+    uint64_t available = machine_memory_available(), margin = machine_memory_margin();
+    snprintf(memory, sizeof memory, "%llu",
+             (unsigned long long)(available > margin ? (available - margin) / o->count + 1 : 1));
     char *arguments[] = {"brigade-worker", "--listen", "tcp://127.0.0.1:*", "--key", key_path, "--allow",
                          (char *)(uintptr_t)o->coordinator_key, "--name", c->worker.name, "--models", models, "--cache",
-                         cache, "--threads", threads, NULL};
+                         cache, "--threads", threads, available ? "--memory" : NULL, memory, NULL};
     int out[2] = {-1, -1}, complaints[2] = {-1, -1};
     if (pipe2(out, O_CLOEXEC) || pipe2(complaints, O_CLOEXEC)) {
         rc = error_set(err, ERR_IO, "cannot make a pipe for a worker: %s", strerror(errno));
@@ -192,6 +197,8 @@ static void read_complaints(struct child *c)
 {
     char text[1024];
     ssize_t n;
+    while (c->ready && read(c->out, text, sizeof text) > 0)
+        ; /* nothing more is expected there, and nobody hangs on a full pipe */
     while (c->err >= 0 && (n = read(c->err, text, sizeof text)) > 0)
         for (ssize_t i = 0; i < n; i++) {
             if (c->complaint_size && c->complaint[c->complaint_size - 1] == '\n')
@@ -272,6 +279,7 @@ static int await_ready(struct spawn *s, struct child *c, const struct spawn_opti
         if (!has_line(c) && (clock_ms() > until_ms || c->line_size == sizeof c->line - 1))
             return error_set(err, ERR_TIMEOUT, "worker \"%s\" was not ready within %d s", c->worker.name, READY_MS / 1000);
     }
+    c->ready = true;
     return read_ready_line(c, err);
 }
 
