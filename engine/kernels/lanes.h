@@ -55,6 +55,8 @@ INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
     return acc;
 }
 
+INLINE void lb_opaque(lb *a) { __asm__ volatile("" : "+v"(*a)); }
+
 #elif defined(__AVX2__)
 
 #define LANES 8
@@ -130,6 +132,8 @@ INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(second, ones));
 }
 #endif
+
+INLINE void lb_opaque(lb *a) { __asm__ volatile("" : "+x"(*a)); }
 
 #elif defined(__aarch64__)
 
@@ -214,6 +218,8 @@ INLINE lb lb_lookup(lb table, lb index)
 }
 INLINE lb lb_flip(lb x) { return x; }
 
+INLINE void lb_opaque(lb *x) { __asm__ volatile("" : "+w"(x->a), "+w"(x->b)); }
+
 #ifdef LANES_DOTPROD
 INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
 {
@@ -262,6 +268,7 @@ INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
     acc.b = dot16_rows4(width, acc.b, second, fours);
     return acc;
 }
+
 #endif
 
 #endif

@@ -8,17 +8,15 @@
 
 bool cpu_runs_scalar(void);
 bool cpu_runs_avx2(void);   /* with FMA and F16C */
-bool cpu_runs_avxvnni(void); /* the 256-bit dot instruction: a variant within avx2 */
+bool cpu_runs_avxvnni(void); /* avx2 and the 256-bit dot instruction */
 bool cpu_runs_avx512(void); /* F, BW, DQ, VL and VNNI */
 bool cpu_runs_neon(void);
 bool cpu_runs_dotprod(void);
 bool cpu_runs_i8mm(void);
 
-/* avx2 and its parts; the VNNI part replaces the plain one where cpu_runs_avxvnni. */
 void kernels_fill_avx2(struct kernel_table *table);
-void kernels_fill_avx2_vector(struct kernel_table *table);
 void kernels_fill_avx2_linear(struct kernel_table *table);
-void kernels_fill_avx2_vnni_linear(struct kernel_table *table);
+void kernels_fill_avxvnni(struct kernel_table *table);
 void kernels_fill_avx512(struct kernel_table *table);
 void kernels_fill_avx512_linear(struct kernel_table *table);
 void kernels_fill_neon(struct kernel_table *table);

@@ -269,22 +269,25 @@ static void expanded(const struct panel32 *p, const struct act_block *a, uint32_
 /* Chains enough to hide the latency of the dot instruction, all in registers. */
 static uint64_t probe_dot(uint64_t rounds)
 {
-    enum { CHAINS = 10 };
+    enum { CHAINS = 8 };
     static const int8_t sixteen[16] = {1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4};
     static const int8_t bytes[64] = {1, 2, 3};
     li sum[CHAINS];
     lb w[4];
     w[0] = w[1] = w[2] = w[3] = lb_load(bytes);
-#pragma GCC unroll 10
+#pragma GCC unroll 8
     for (int i = 0; i < CHAINS; i++)
         sum[i] = li_set1_shifted(i, 1); /* each its own, or the compiler would keep one */
     for (uint64_t r = 0; r < rounds; r++)
-#pragma GCC unroll 10
-        for (int i = 0; i < CHAINS; i++)
+#pragma GCC unroll 8
+        for (int i = 0; i < CHAINS; i++) {
+            for (int j = 0; j < 4; j++)
+                lb_opaque(&w[j]); /* nothing of one chain may serve another */
             sum[i] = li_dot16(WIDTH_4, sum[i], w, sixteen);
+        }
     float kept[LANES];
     lf all = lf_from(sum[0]);
-#pragma GCC unroll 10
+#pragma GCC unroll 8
     for (int i = 1; i < CHAINS; i++)
         all = lf_mul(all, lf_from(sum[i]));
     lf_store(kept, all);

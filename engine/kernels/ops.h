@@ -32,7 +32,7 @@
 
 /* ---- ISA level ---------------------------------------------------------------------------------------------- */
 
-/* Chooses the table for this CPU once, or the one BRIGADE_ISA names (scalar, avx2, avx512, neon, dotprod, i8mm);
+/* Chooses the table for this CPU once, or the one BRIGADE_ISA names (scalar, avx2, avxvnni, avx512, neon, dotprod, i8mm);
  * ERR_UNSUPPORTED names what this CPU has. Must come before any other op; logs its choice. Later calls do nothing. */
 int kernels_init(struct error *err);
 const char *kernels_isa(void);           /* "avx512" */

@@ -12,19 +12,6 @@
 static struct kernel_table chosen;
 const struct kernel_table *kernels = &chosen;
 
-#if defined(__x86_64__)
-/* BRIGADE_VNNI=0 leaves the 256-bit dot instruction aside, so that one machine tests both halves of the level. */
-void kernels_fill_avx2(struct kernel_table *table)
-{
-    const char *vnni = getenv("BRIGADE_VNNI");
-    kernels_fill_avx2_vector(table);
-    if (cpu_runs_avxvnni() && !(vnni && !strcmp(vnni, "0")))
-        kernels_fill_avx2_vnni_linear(table);
-    else
-        kernels_fill_avx2_linear(table);
-}
-#endif
-
 static const struct {
     const char *name;
     bool (*runs)(void);
@@ -33,6 +20,7 @@ static const struct {
     {"scalar", cpu_runs_scalar, kernels_fill_scalar},
 #if defined(__x86_64__)
     {"avx2", cpu_runs_avx2, kernels_fill_avx2},
+    {"avxvnni", cpu_runs_avxvnni, kernels_fill_avxvnni},
     {"avx512", cpu_runs_avx512, kernels_fill_avx512},
 #elif defined(__aarch64__)
     {"neon", cpu_runs_neon, kernels_fill_neon},
