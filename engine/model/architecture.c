@@ -86,6 +86,7 @@ const struct slot_info global_slots[GLOBAL_SLOTS] = {
 #define EMBEDDING_AND_NORM (SLOT(TOKEN_EMBEDDING) | SLOT(OUTPUT_NORM))
 #define HEAD SLOT(OUTPUT) /* optional: without it the head is the embedding */
 
+/* clang-format off */
 static const struct architecture table[] = {
     {
         .name = "llama", .covers = "Llama 1-3.3, Mistral, Mixtral, TinyLlama, Yi, SmolLM, DeepSeek LLM and Coder",
@@ -161,7 +162,8 @@ static const struct architecture table[] = {
         .attention = PRE_NORM | OUT, .either = {{FUSED_QKV, QKV}},
         .dense = SLOT(FFN_NORM) | SLOT(FFN_GATE_UP) | SLOT(FFN_DOWN),
         .optional = QKV_BIASES | SLOT(ATTN_OUT_BIAS),
-        .globals = EMBEDDING_AND_NORM, .optional_globals = HEAD | SLOT(OUTPUT_BIAS) | SLOT(ROPE_LONG) | SLOT(ROPE_SHORT),
+        .globals = EMBEDDING_AND_NORM,
+        .optional_globals = HEAD | SLOT(OUTPUT_BIAS) | SLOT(ROPE_LONG) | SLOT(ROPE_SHORT),
         .windows = true,
     },
     {
@@ -223,6 +225,7 @@ static const struct architecture table[] = {
         .gating = GATING_SOFTMAX,
     },
 };
+/* clang-format on */
 
 size_t architecture_count(void)
 {

@@ -12,8 +12,8 @@ static void rotate(struct forward *f, float *x, uint32_t heads, const struct blo
 {
     const struct model_shape *s = f->shape;
     if (b->rope != ROPE_NOT)
-        op_rope(f->pool, x, (size_t)heads * s->k_dim, f->n, heads, s->k_dim, s->rotary, s->arch->positions == ROPE_HALVES,
-                f->cosines[b->rope], f->sines[b->rope]);
+        op_rope(f->pool, x, (size_t)heads * s->k_dim, f->n, heads, s->k_dim, s->rotary,
+                s->arch->positions == ROPE_HALVES, f->cosines[b->rope], f->sines[b->rope]);
 }
 
 void attention_project(struct forward *f, const struct block_weights *w, uint32_t block, const struct kv_cache *kv)
@@ -70,7 +70,8 @@ static void store_rows(void *context, size_t begin, size_t end, int thread)
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         uint32_t position = f->position[t], page = f->pages[t][position / KV_PAGE_TOKENS];
-        kv_store(c->shape, c->run->base + page * c->run->page_bytes, position % KV_PAGE_TOKENS, f->k + t * k, f->v + t * v);
+        kv_store(c->shape, c->run->base + page * c->run->page_bytes, position % KV_PAGE_TOKENS, f->k + t * k,
+                 f->v + t * v);
     }
 }
 
@@ -86,13 +87,18 @@ void attention_attend(struct forward *f, const struct block_weights *w, const st
     const struct model_shape *s = f->shape;
     const struct block_shape *b = &s->block[block];
     const struct kv_run *run = kv_cache_run(kv, block);
-    struct attention_shape a = {.kv = *shape, .heads = b->heads, .scale = s->attention_scale, .softcap = s->attention_softcap,
-                                .window = b->window, .sinks = w->vector[ATTN_SINKS]};
+    struct attention_shape a = {.kv = *shape,
+                                .heads = b->heads,
+                                .scale = s->attention_scale,
+                                .softcap = s->attention_softcap,
+                                .window = b->window,
+                                .sinks = w->vector[ATTN_SINKS]};
     uint32_t context = 0;
     for (uint32_t t = 0; t < f->n; t++) {
-        f->queries[t] = (struct attention_query){
-            .q = f->q + (size_t)t * b->heads * shape->k_dim, .out = f->o + (size_t)t * b->heads * shape->v_dim,
-            .position = f->position[t], .pages = f->pages[t]};
+        f->queries[t] = (struct attention_query){.q = f->q + (size_t)t * b->heads * shape->k_dim,
+                                                 .out = f->o + (size_t)t * b->heads * shape->v_dim,
+                                                 .position = f->position[t],
+                                                 .pages = f->pages[t]};
         if (f->position[t] + 1 > context)
             context = f->position[t] + 1;
     }

@@ -13,8 +13,8 @@ static void add_to_residual(struct forward *f)
         op_fma(f->pool, f->x, f->y, f->shape->residual_scale, count);
 }
 
-void normalise(struct forward *f, const float *in, uint32_t rows, uint32_t cols, const float *weight,
-               const float *bias, float *out)
+void normalise(struct forward *f, const float *in, uint32_t rows, uint32_t cols, const float *weight, const float *bias,
+               float *out)
 {
     if (!weight && in != out)
         memcpy(out, in, (size_t)rows * cols * sizeof *out);

@@ -1,5 +1,5 @@
-/* Mixture of experts: a router chooses a few experts a token; each expert computes all its tokens at once. A token's sum
- * runs over its experts in rising number, so it does not depend on who else is in the batch. */
+/* Mixture of experts: a router chooses a few experts a token; each expert computes all its tokens at once. A token's
+ * sum runs over its experts in rising number, so it does not depend on who else is in the batch. */
 #include <string.h>
 
 #include "engine/model/forward.h"

@@ -63,7 +63,8 @@ static void lay_out(struct forward *f, struct plan *p, const struct model_shape 
         mixture = mixture || s->block[b].mixture;
     size_t F = sizeof(float), used = mixture ? s->experts_used : 0;
     size_t rows = max_size(n, used); /* an expert sees at most n rows; one token's experts are `used` rows */
-    size_t ff = max_size(n * w.ff, mixture ? max_size(rows * s->feed_forward_expert, n * (size_t)s->feed_forward_shared) : 0);
+    size_t ff =
+        max_size(n * w.ff, mixture ? max_size(rows * s->feed_forward_expert, n * (size_t)s->feed_forward_shared) : 0);
 
     f->tokens = take(p, n, sizeof *f->tokens);
     f->position = take(p, n, sizeof *f->position);

@@ -19,7 +19,8 @@ uint64_t kv_cache_bytes(const struct model_shape *s, uint32_t first_block, uint3
 int kv_cache_create(const struct model_shape *s, uint32_t first_block, uint32_t last_block, enum kv_type type,
                     uint32_t pages, struct kv_cache *out, struct error *err)
 {
-    struct kv_cache c = {.first_block = first_block, .blocks = last_block - first_block + 1, .pages = pages, .type = type};
+    struct kv_cache c = {
+        .first_block = first_block, .blocks = last_block - first_block + 1, .pages = pages, .type = type};
     c.run = mem_zalloc(c.blocks, sizeof *c.run);
     if (!c.run)
         return error_set(err, ERR_NOMEM, "no memory for the table of %u blocks' caches", c.blocks);

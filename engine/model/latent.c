@@ -1,6 +1,6 @@
-/* Multi-head latent attention (DeepSeek-V2, 2024): k and v of all heads come from one small latent c a position, and one
- * rotated key part shared by all heads. Two forms: absorbed, where the cache holds c and the queries are carried into
- * its space (k_b and v_b per head); and expanded, where the cache holds every head's k and v (older files).
+/* Multi-head latent attention (DeepSeek-V2, 2024): k and v of all heads come from one small latent c a position, and
+ * one rotated key part shared by all heads. Two forms: absorbed, where the cache holds c and the queries are carried
+ * into its space (k_b and v_b per head); and expanded, where the cache holds every head's k and v (older files).
  *
  * Buffers: latent[0] n × q_rank, [1] n × heads·k_dim (q, each head nope then rotated part), [2] n × (kv_rank + rotary),
  * [3] expanded: n × heads·(nope + v_dim); absorbed: n × heads·v_dim. */
@@ -76,8 +76,10 @@ void latent_project(struct forward *f, const struct block_weights *w, uint32_t b
     project_queries(f, w, &h, q, q_width);
     op_linear(f->pool, &w->matrix[ATTN_KV_A], &h, c, c_width); /* c: n × (kv_rank + rotary) */
 
-    op_rope(f->pool, q + nope, q_width, f->n, b->heads, s->k_dim, s->rotary, halves, f->cosines[b->rope], f->sines[b->rope]);
-    op_rope(f->pool, c + s->kv_rank, c_width, f->n, 1, s->rotary, s->rotary, halves, f->cosines[b->rope], f->sines[b->rope]);
+    op_rope(f->pool, q + nope, q_width, f->n, b->heads, s->k_dim, s->rotary, halves, f->cosines[b->rope],
+            f->sines[b->rope]);
+    op_rope(f->pool, c + s->kv_rank, c_width, f->n, 1, s->rotary, s->rotary, halves, f->cosines[b->rope],
+            f->sines[b->rope]);
     op_rms_norm(f->pool, c, c_width, f->n, s->kv_rank, w->vector[ATTN_KV_A_NORM], s->eps, c, c_width);
 
     if (b->absorbed)
@@ -99,7 +101,8 @@ void latent_read(struct forward *f, const struct block_weights *w, uint32_t bloc
     if (b->absorbed) { /* o: n × heads·kv_rank, each head through its own v_b */
         o = f->latent[3];
         for (uint32_t i = 0; i < b->heads; i++) {
-            activations_set(&a, f->pool, f->o + (size_t)i * s->kv_rank, wide, f->n, s->kv_rank, f->activations[1], false);
+            activations_set(&a, f->pool, f->o + (size_t)i * s->kv_rank, wide, f->n, s->kv_rank, f->activations[1],
+                            false);
             op_linear(f->pool, &w->stack[ATTN_V_B][i], &a, o + (size_t)i * s->v_dim, out);
         }
     }

@@ -14,9 +14,9 @@ struct local {
     struct stage *stage[LOCAL_STAGES_MAX];
     struct sequence_table *sequences;
     struct batch_span *spans;
-    float *between;             /* max_tokens × width: from one stage to the next */
+    float *between; /* max_tokens × width: from one stage to the next */
     uint32_t kv_pages;
-    uint32_t *free_pages;       /* for local_feed: a stack */
+    uint32_t *free_pages; /* for local_feed: a stack */
     uint32_t free_count;
 };
 
@@ -34,8 +34,9 @@ static int settle(const struct model *m, const struct local_options *o, struct l
     for (uint32_t i = 0; i < s.stages; i++) {
         split[i] = o->split ? o->split[i] : info->blocks / s.stages + (i < info->blocks % s.stages);
         if (split[i] == 0 || split[i] > info->blocks - sum)
-            return error_set(err, ERR_USAGE, "stage %u of the split has %u blocks; all together must have %u, each one at least",
-                             i, split[i], info->blocks);
+            return error_set(err, ERR_USAGE,
+                             "stage %u of the split has %u blocks; all together must have %u, each one at least", i,
+                             split[i], info->blocks);
         sum += split[i];
     }
     if (sum != info->blocks)
@@ -63,10 +64,14 @@ static int pass_progress(void *context, uint64_t done, uint64_t total)
 
 static struct stage_options options_of(const struct local_options *o, uint32_t first, uint32_t count)
 {
-    return (struct stage_options){
-        .first_block = first, .last_block = first + count - 1, .kv = o->kv,
-        .kv_pages = o->kv_tokens / KV_PAGE_TOKENS + (o->kv_tokens % KV_PAGE_TOKENS != 0),
-        .max_tokens = o->max_tokens, .max_context = o->max_context, .pool = o->pool, .keep_mapped = o->keep_mapped};
+    return (struct stage_options){.first_block = first,
+                                  .last_block = first + count - 1,
+                                  .kv = o->kv,
+                                  .kv_pages = o->kv_tokens / KV_PAGE_TOKENS + (o->kv_tokens % KV_PAGE_TOKENS != 0),
+                                  .max_tokens = o->max_tokens,
+                                  .max_context = o->max_context,
+                                  .pool = o->pool,
+                                  .keep_mapped = o->keep_mapped};
 }
 
 int local_memory_need(const struct model *m, const struct local_options *o, struct stage_memory *out, struct error *err)
@@ -154,9 +159,13 @@ int local_step(struct local *l, const struct local_span *spans, uint32_t count, 
         int failed = sequence_apply(l->sequences, &spans[i].update, &s, err);
         if (failed)
             return failed;
-        l->spans[i] = (struct batch_span){.first = spans[i].update.first, .count = spans[i].update.count,
-                                          .tokens = s->tokens, .pages = s->pages, .want = spans[i].want,
-                                          .next_token = spans[i].next_token, .sampling = &s->sampling};
+        l->spans[i] = (struct batch_span){.first = spans[i].update.first,
+                                          .count = spans[i].update.count,
+                                          .tokens = s->tokens,
+                                          .pages = s->pages,
+                                          .want = spans[i].want,
+                                          .next_token = spans[i].next_token,
+                                          .sampling = &s->sampling};
     }
     for (uint32_t i = 0; i < count; i++) { /* two spans of one sequence: its arrays may have moved meanwhile */
         const struct sequence *s = sequence_find(l->sequences, spans[i].update.sequence);
@@ -182,17 +191,23 @@ int local_feed(struct local *l, uint32_t sequence, const int32_t *tokens, uint32
         bool last = done + n == count;
         uint64_t end = (uint64_t)first + n, need = (end + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
         if (end > l->o.max_context)
-            return error_set(err, ERR_BOUND, "%llu tokens are more than the context of %u holds", (unsigned long long)end,
-                             l->o.max_context);
+            return error_set(err, ERR_BOUND, "%llu tokens are more than the context of %u holds",
+                             (unsigned long long)end, l->o.max_context);
         if (need > pages && need - pages > l->free_count)
             return error_set(err, ERR_BOUND, "the KV cache of %u tokens is full", l->kv_pages * KV_PAGE_TOKENS);
         uint32_t fresh = need > pages ? (uint32_t)need - pages : 0;
-        struct local_span span = {
-            .update = {.sequence = sequence, .first = first, .count = n, .known = first, .tokens = tokens + done,
-                       .page_offset = pages, .pages = l->free_pages + l->free_count - fresh, .page_count = fresh,
-                       .hash = hash_tokens(s ? s->hash : HASH_TOKENS_START, tokens + done, n), .sampling = sampling},
-            .want = last || want == WANT_SCORES ? want : WANT_NOTHING,
-            .next_token = last ? next_token : tokens[done + n]};
+        struct local_span span = {.update = {.sequence = sequence,
+                                             .first = first,
+                                             .count = n,
+                                             .known = first,
+                                             .tokens = tokens + done,
+                                             .page_offset = pages,
+                                             .pages = l->free_pages + l->free_count - fresh,
+                                             .page_count = fresh,
+                                             .hash = hash_tokens(s ? s->hash : HASH_TOKENS_START, tokens + done, n),
+                                             .sampling = sampling},
+                                  .want = last || want == WANT_SCORES ? want : WANT_NOTHING,
+                                  .next_token = last ? next_token : tokens[done + n]};
         struct span_result r;
         int failed = local_step(l, &span, 1, &r, err);
         const struct sequence *after = sequence_find(l->sequences, sequence);

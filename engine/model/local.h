@@ -35,7 +35,8 @@ struct local_span {
 int local_open(const struct model *m, const struct local_options *o, struct local **out, struct error *err);
 void local_close(struct local *l); /* NULL is fine */
 /* Bytes that local_open would hold, summed over its stages (the sequence table's small ones not counted). */
-int local_memory_need(const struct model *m, const struct local_options *o, struct stage_memory *out, struct error *err);
+int local_memory_need(const struct model *m, const struct local_options *o, struct stage_memory *out,
+                      struct error *err);
 
 /* One micro-batch through all stages: spans are applied to the table in order, computed, results[i] is what span i
  * wants. An error in a later span leaves earlier ones applied: release the sequences or truncate. */

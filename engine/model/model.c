@@ -37,11 +37,25 @@ static int digest_string(void *context, uint64_t i, struct gguf_text text)
 static size_t scalar_bytes(enum gguf_type type)
 {
     switch (type) {
-    case GGUF_U8: case GGUF_I8: case GGUF_BOOL: return 1;
-    case GGUF_U16: case GGUF_I16: return 2;
-    case GGUF_U32: case GGUF_I32: case GGUF_F32: return 4;
-    case GGUF_U64: case GGUF_I64: case GGUF_F64: return 8;
-    case GGUF_STRING: case GGUF_ARRAY: case GGUF_TYPES: break;
+    case GGUF_U8:
+    case GGUF_I8:
+    case GGUF_BOOL:
+        return 1;
+    case GGUF_U16:
+    case GGUF_I16:
+        return 2;
+    case GGUF_U32:
+    case GGUF_I32:
+    case GGUF_F32:
+        return 4;
+    case GGUF_U64:
+    case GGUF_I64:
+    case GGUF_F64:
+        return 8;
+    case GGUF_STRING:
+    case GGUF_ARRAY:
+    case GGUF_TYPES:
+        break;
     }
     return 0;
 }
@@ -83,7 +97,8 @@ static void describe(struct model *m)
     struct gguf_text text;
     snprintf(i->architecture, sizeof i->architecture, "%s", s->arch->name);
     if (gguf_get_text(m->g, "general.name", &text, NULL) > 0 && text.size) {
-        snprintf(i->name, sizeof i->name, "%.*s", (int)(text.size < sizeof i->name ? text.size : sizeof i->name - 1), text.data);
+        snprintf(i->name, sizeof i->name, "%.*s", (int)(text.size < sizeof i->name ? text.size : sizeof i->name - 1),
+                 text.data);
     } else {
         const char *slash = strrchr(gguf_path(m->g), '/');
         snprintf(i->name, sizeof i->name, "%s", slash ? slash + 1 : gguf_path(m->g));

@@ -59,7 +59,8 @@ double sampling_uniform(uint64_t seed, uint32_t position)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* ---- What the model itself thinks --------------------------------------------------------------------------------- */
+/* ---- What the model itself thinks ---------------------------------------------------------------------------------
+ */
 
 /* Checks the logits; *log_sum ← log Σ exp(logit). work: vocabulary floats. */
 static int judge(const float *logits, uint32_t vocabulary, uint32_t position, float *work, double *log_sum,
@@ -100,7 +101,8 @@ static void list_top(const float *logits, uint32_t vocabulary, uint32_t count, d
         out->top[i].logprob = (float)(out->top[i].logprob - log_sum);
 }
 
-/* ---- Bias and penalties ------------------------------------------------------------------------------------------- */
+/* ---- Bias and penalties -------------------------------------------------------------------------------------------
+ */
 
 /* seen: vocabulary counters, zeroed and left zero. */
 static void punish(const struct sampling *s, float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n,
@@ -144,7 +146,8 @@ static int best_of(const float *logits, uint32_t vocabulary, uint32_t position, 
     return 0;
 }
 
-/* ---- Candidates --------------------------------------------------------------------------------------------------- */
+/* ---- Candidates ---------------------------------------------------------------------------------------------------
+ */
 
 struct heap {
     const float *p; /* probability of each id */

@@ -1,8 +1,8 @@
 /* The table of sequences and of what each KV page stands for. Owns tokens and page lists; touches no tensor. One owner
  * thread.
  *
- * A page keeps, for each of its positions, the running token hash of the sequence that wrote it. Positions in a page are
- * always of one sequence of tokens: writing at a slot needs the slots before it to hold this sequence's hashes and
+ * A page keeps, for each of its positions, the running token hash of the sequence that wrote it. Positions in a page
+ * are always of one sequence of tokens: writing at a slot needs the slots before it to hold this sequence's hashes and
  * forgets the slots after it. So the hash at a page's last needed slot proves the page, and pages of any origin (kept,
  * shared, copied) are proven the same way. */
 #include "engine/model/sequence.h"
@@ -14,14 +14,14 @@
 #include "engine/kernels/ops.h"
 
 struct page {
-    uint32_t filled;                /* positions that stand for something */
-    uint32_t stamp;                 /* last update that listed the page, to find pages listed twice */
-    uint64_t hash[KV_PAGE_TOKENS];  /* running hash after each position */
+    uint32_t filled;               /* positions that stand for something */
+    uint32_t stamp;                /* last update that listed the page, to find pages listed twice */
+    uint64_t hash[KV_PAGE_TOKENS]; /* running hash after each position */
 };
 
 struct entry {
     struct sequence s;
-    uint64_t *boundary;         /* running hash after each full page, so that long sequences are checked fast */
+    uint64_t *boundary; /* running hash after each full page, so that long sequences are checked fast */
     uint32_t token_room, page_room, boundary_room;
 };
 
@@ -104,7 +104,8 @@ static uint32_t pages_for(uint32_t positions)
     return positions / KV_PAGE_TOKENS + (positions % KV_PAGE_TOKENS != 0);
 }
 
-/* ---- An update ---------------------------------------------------------------------------------------------------- */
+/* ---- An update ----------------------------------------------------------------------------------------------------
+ */
 
 static int check_bounds(const struct sequence_table *t, const struct span_update *u, const struct entry *e,
                         struct error *err)
@@ -112,17 +113,17 @@ static int check_bounds(const struct sequence_table *t, const struct span_update
     uint64_t end = (uint64_t)u->first + u->count;
     uint32_t length = e ? e->s.length : 0, pages = e ? e->s.page_count : 0;
     if (u->count == 0 || end > t->max_context)
-        return error_set(err, ERR_BOUND, "sequence %u: positions %u to %llu, but a context holds %u", u->sequence, u->first,
-                         (unsigned long long)end, t->max_context);
+        return error_set(err, ERR_BOUND, "sequence %u: positions %u to %llu, but a context holds %u", u->sequence,
+                         u->first, (unsigned long long)end, t->max_context);
     if (u->known > u->first || !u->tokens)
-        return error_set(err, ERR_FORMAT, "sequence %u: tokens from position %u cannot carry a span from %u", u->sequence,
-                         u->known, u->first);
+        return error_set(err, ERR_FORMAT, "sequence %u: tokens from position %u cannot carry a span from %u",
+                         u->sequence, u->known, u->first);
     if (u->known > length)
         return error_set(err, ERR_ORDER, "sequence %u: the span builds on %u known tokens, but this stage knows %u",
                          u->sequence, u->known, length);
     if (u->page_offset > pages || (u->page_count && !u->pages))
-        return error_set(err, ERR_ORDER, "sequence %u: pages are given from entry %u on, but this stage knows %u", u->sequence,
-                         u->page_offset, pages);
+        return error_set(err, ERR_ORDER, "sequence %u: pages are given from entry %u on, but this stage knows %u",
+                         u->sequence, u->page_offset, pages);
     uint64_t total = (uint64_t)u->page_offset + u->page_count;
     if (total < pages_for((uint32_t)end) || total > pages_for(t->max_context))
         return error_set(err, ERR_FORMAT, "sequence %u: %llu pages for %llu positions", u->sequence,
@@ -133,7 +134,8 @@ static int check_bounds(const struct sequence_table *t, const struct span_update
                              u->tokens[i], t->vocabulary);
     for (uint32_t i = 0; i < u->page_count; i++)
         if (u->pages[i] >= t->page_total)
-            return error_set(err, ERR_FORMAT, "sequence %u: page %u is not one of %u", u->sequence, u->pages[i], t->page_total);
+            return error_set(err, ERR_FORMAT, "sequence %u: page %u is not one of %u", u->sequence, u->pages[i],
+                             t->page_total);
     return u->sampling ? sampling_check(u->sampling, t->vocabulary, err) : 0;
 }
 
@@ -148,7 +150,8 @@ static uint32_t page_at(const struct span_update *u, const struct entry *e, uint
 }
 
 /* No page twice in one sequence: it would stand for two things. */
-static int check_distinct(struct sequence_table *t, const struct span_update *u, const struct entry *e, struct error *err)
+static int check_distinct(struct sequence_table *t, const struct span_update *u, const struct entry *e,
+                          struct error *err)
 {
     uint32_t total = u->page_offset + u->page_count;
     if (++t->stamp == 0) { /* wrapped: forget old stamps */
@@ -226,7 +229,8 @@ int sequence_apply(struct sequence_table *t, const struct span_update *u, const 
         return error_set(err, ERR_ORDER, "sequence %u is not known here, yet the span builds on %u of its tokens",
                          u->sequence, u->known);
     if (!e && t->count == t->max_sequences)
-        return error_set(err, ERR_BOUND, "sequence %u would be one more than the %u that fit", u->sequence, t->max_sequences);
+        return error_set(err, ERR_BOUND, "sequence %u would be one more than the %u that fit", u->sequence,
+                         t->max_sequences);
     if ((failed = check_bounds(t, u, e, err)) < 0 || (failed = check_distinct(t, u, e, err)) < 0 ||
         (failed = check_hashes(t, u, e, &hash, err)) < 0)
         return failed;
@@ -262,7 +266,8 @@ int sequence_apply(struct sequence_table *t, const struct span_update *u, const 
     return 0;
 }
 
-/* ---- The rest ------------------------------------------------------------------------------------------------------ */
+/* ---- The rest ------------------------------------------------------------------------------------------------------
+ */
 
 int sequence_truncate(struct sequence_table *t, uint32_t sequence, uint32_t length)
 {

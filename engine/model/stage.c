@@ -73,7 +73,8 @@ static int check_options(const struct model *m, const struct stage_options *o, s
     if (o->max_tokens < 1 || o->max_tokens > 1u << 16)
         return error_set(err, ERR_USAGE, "a micro-batch of %u tokens makes no sense; 1 to 65536 do", o->max_tokens);
     if (o->max_context < 1 || o->max_context > CONTEXT_MAX)
-        return error_set(err, ERR_USAGE, "a context of %u tokens makes no sense; 1 to %u do", o->max_context, CONTEXT_MAX);
+        return error_set(err, ERR_USAGE, "a context of %u tokens makes no sense; 1 to %u do", o->max_context,
+                         CONTEXT_MAX);
     if (m->shape.arch->positions == POSITIONS_LEARNED && o->max_context > m->shape.context)
         return error_set(err, ERR_USAGE, "%s knows %u positions; a context of %u is beyond them", m->info.name,
                          m->shape.context, o->max_context);
@@ -86,8 +87,8 @@ static int load(struct stage *s, struct error *err)
 {
     const struct model *m = s->model;
     const struct stage_options *o = &s->options;
-    struct weights_load l = {.pool = o->pool, .keep_mapped = o->keep_mapped, .progress = o->progress,
-                             .context = o->progress_context};
+    struct weights_load l = {
+        .pool = o->pool, .keep_mapped = o->keep_mapped, .progress = o->progress, .context = o->progress_context};
     bool shares_embedding = s->has_embedding && !m->global[OUTPUT];
     for (uint32_t b = o->first_block; b <= o->last_block; b++)
         l.total += weights_block_source_bytes(m, b);
@@ -122,7 +123,8 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
     s->block = mem_zalloc(o->last_block - o->first_block + 1, sizeof *s->block);
     s->probe_pages = mem_zalloc(o->max_context / KV_PAGE_TOKENS + 1, sizeof *s->probe_pages);
     if (!s->block || !s->probe_pages) {
-        failed = error_set(err, ERR_NOMEM, "no memory for the weights of %u blocks", o->last_block - o->first_block + 1);
+        failed =
+            error_set(err, ERR_NOMEM, "no memory for the weights of %u blocks", o->last_block - o->first_block + 1);
         goto fail;
     }
     if ((failed = kv_cache_create(&m->shape, o->first_block, o->last_block, o->kv, o->kv_pages, &s->kv, err)) < 0 ||
@@ -174,8 +176,8 @@ static int check_span(const struct stage *s, uint32_t i, const struct batch_span
     uint32_t vocabulary = s->model->shape.vocabulary;
     uint64_t end = (uint64_t)span->first + span->count;
     if (span->count == 0 || end > o->max_context)
-        return error_set(err, ERR_FORMAT, "span %u computes positions %u to %llu, but a context holds %u", i, span->first,
-                         (unsigned long long)end, o->max_context);
+        return error_set(err, ERR_FORMAT, "span %u computes positions %u to %llu, but a context holds %u", i,
+                         span->first, (unsigned long long)end, o->max_context);
     if (!span->tokens || !span->pages)
         return error_set(err, ERR_FORMAT, "span %u has no %s", i, span->tokens ? "pages" : "tokens");
     for (uint64_t p = span->first; p < end; p++)
@@ -186,8 +188,10 @@ static int check_span(const struct stage *s, uint32_t i, const struct batch_span
         if (span->pages[p] >= o->kv_pages)
             return error_set(err, ERR_FORMAT, "span %u: page %u is not one of this stage's %u", i, span->pages[p],
                              o->kv_pages);
-    if (span->want == WANT_SCORES && (span->next_token < -1 || (span->next_token >= 0 && (uint32_t)span->next_token >= vocabulary)))
-        return error_set(err, ERR_FORMAT, "span %u: token %d is not in a vocabulary of %u", i, span->next_token, vocabulary);
+    if (span->want == WANT_SCORES &&
+        (span->next_token < -1 || (span->next_token >= 0 && (uint32_t)span->next_token >= vocabulary)))
+        return error_set(err, ERR_FORMAT, "span %u: token %d is not in a vocabulary of %u", i, span->next_token,
+                         vocabulary);
     if (span->want == WANT_TOKEN && s->has_head && !span->sampling)
         return error_set(err, ERR_FORMAT, "span %u wants a token but says not how to choose it", i);
     return 0;
@@ -206,18 +210,20 @@ static int check_batch(const struct stage *s, const struct batch_span *spans, ui
         logits += spans[i].want == WANT_LOGITS;
     }
     if (total == 0 || total > s->options.max_tokens)
-        return error_set(err, ERR_BOUND, "a micro-batch of %llu tokens; this stage takes 1 to %u", (unsigned long long)total,
-                         s->options.max_tokens);
+        return error_set(err, ERR_BOUND, "a micro-batch of %llu tokens; this stage takes 1 to %u",
+                         (unsigned long long)total, s->options.max_tokens);
     if (logits > HEAD_ROWS)
         return error_set(err, ERR_BOUND, "%u spans want their logits at once; at most %u can", logits, HEAD_ROWS);
     if ((!s->has_embedding && !in) || (s->has_head ? !results : !out))
-        return error_set(err, ERR_INTERNAL, "a stage was called without its %s", !s->has_embedding && !in ? "input" : "output");
+        return error_set(err, ERR_INTERNAL, "a stage was called without its %s",
+                         !s->has_embedding && !in ? "input" : "output");
     return 0;
 }
 
 /* Lists the positions whose logits are wanted: outputs for head_logits (those of WANT_LOGITS last, since their rows
  * must outlive the call), kept: their rows, rising. Rows in outputs count kept rows. */
-static uint32_t list_outputs(struct forward *f, const struct batch_span *spans, uint32_t span_count, uint32_t *logit_rows)
+static uint32_t list_outputs(struct forward *f, const struct batch_span *spans, uint32_t span_count,
+                             uint32_t *logit_rows)
 {
     struct head_output last[HEAD_ROWS];
     uint32_t row = 0, kept = 0, count = 0, logits = 0;
@@ -299,8 +305,9 @@ static int finish(struct stage *s, const struct batch_span *spans, uint32_t coun
                 failed = sampler_pick(span->sampling, logits, vocabulary, span->tokens, span->first + span->count,
                                       f->sampler_scratch, &r->sampled, err);
             else if (!(f->scores[outputs[i].row] == f->scores[outputs[i].row]))
-                failed = error_set(err, ERR_FORMAT, "logits at position %u are not numbers; the model's weights are damaged",
-                                   span->first + outputs[i].index);
+                failed =
+                    error_set(err, ERR_FORMAT, "logits at position %u are not numbers; the model's weights are damaged",
+                              span->first + outputs[i].index);
             else if (outputs[i].index == 0)
                 r->scores = f->scores + outputs[i].row;
             if (failed)

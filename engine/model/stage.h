@@ -78,9 +78,10 @@ int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span
 int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count);
 
 /* Runs only `repeat` times block `block` (a block of this stage) on made-up activations: `tokens` new positions after
- * `past` positions in each of `sequences` sequences; returns the median time of one run in seconds, or a negative error.
- * For the device profile. Leaves KV contents undefined: call before serving or on spare pages. */
-double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past, int repeat);
+ * `past` positions in each of `sequences` sequences; returns the median time of one run in seconds, or a negative
+ * error. For the device profile. Leaves KV contents undefined: call before serving or on spare pages. */
+double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past,
+                         int repeat);
 /* The same for the head with `tokens` outputs (last stage) and the embedding lookup. */
 double stage_probe_head(struct stage *s, uint32_t tokens, int repeat);
 

@@ -32,14 +32,15 @@ static int clamp_repeat(int repeat)
     return repeat < 1 ? 1 : repeat > REPEAT_MAX ? REPEAT_MAX : repeat;
 }
 
-double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past, int repeat)
+double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past,
+                         int repeat)
 {
     struct forward *f = &s->forward;
     const struct stage_options *o = &s->options;
     uint64_t rows = (uint64_t)sequences * tokens, length = (uint64_t)past + tokens;
     uint64_t pages = (length + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    if (block < o->first_block || block > o->last_block || rows == 0 || rows > o->max_tokens || length > o->max_context ||
-        pages > o->kv_pages)
+    if (block < o->first_block || block > o->last_block || rows == 0 || rows > o->max_tokens ||
+        length > o->max_context || pages > o->kv_pages)
         return ERR_BOUND;
 
     /* One page table serves all: sequences share the pages, which costs the same to read. */

@@ -31,7 +31,8 @@ static int check(const struct model *m, uint32_t block, const struct slot_info *
         want[2] = shape_size(&m->shape, block, info->depth);
     for (int d = 0; d < 4; d++)
         if (t->shape[d] != (d < 3 ? want[d] : 1))
-            return error_set(err, ERR_FORMAT, "%s: tensor %s is %llu x %llu x %llu, but metadata asks for %llu x %llu x %llu",
+            return error_set(err, ERR_FORMAT,
+                             "%s: tensor %s is %llu x %llu x %llu, but metadata asks for %llu x %llu x %llu",
                              gguf_path(m->g), t->name, (unsigned long long)t->shape[0], (unsigned long long)t->shape[1],
                              (unsigned long long)t->shape[2], (unsigned long long)want[0], (unsigned long long)want[1],
                              (unsigned long long)want[2]);
@@ -130,8 +131,8 @@ static int refuse_unknown(const struct model *m, struct error *err)
             }
         }
         if (!known && in_block && block >= m->shape.blocks)
-            return error_set(err, ERR_FORMAT, "%s: tensor %s belongs to block %u, but the model has %u", gguf_path(m->g),
-                             t->name, block, m->shape.blocks);
+            return error_set(err, ERR_FORMAT, "%s: tensor %s belongs to block %u, but the model has %u",
+                             gguf_path(m->g), t->name, block, m->shape.blocks);
         if (!known)
             return error_set(err, ERR_UNSUPPORTED, "%s: tensor %s is none that %s computes with; the nearest: %s%.*s%s",
                              gguf_path(m->g), t->name, m->shape.arch->name, "", in_block ? at : 0, t->name, nearest);

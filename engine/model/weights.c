@@ -105,8 +105,8 @@ static int report(struct weights_load *l, uint64_t bytes, struct error *err)
 {
     l->done += bytes;
     if (l->progress && l->progress(l->context, l->done, l->total))
-        return error_set(err, ERR_CANCELLED, "loading was stopped after %llu of %llu bytes", (unsigned long long)l->done,
-                         (unsigned long long)l->total);
+        return error_set(err, ERR_CANCELLED, "loading was stopped after %llu of %llu bytes",
+                         (unsigned long long)l->done, (unsigned long long)l->total);
     return 0;
 }
 

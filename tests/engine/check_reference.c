@@ -149,7 +149,8 @@ int main(int argc, char **argv)
     }
     const char *name;
     json_t *want;
-    json_object_foreach(all, name, want) {
+    json_object_foreach(all, name, want)
+    {
         struct verdict v = {0};
         if ((s.only && strcmp(s.only, name)) || !json_object_get(want, "ids"))
             continue;
@@ -160,8 +161,8 @@ int main(int argc, char **argv)
         }
         int ok = v.worst_logit <= s.logit_tolerance && fabs(v.mean_nll) <= s.nll_tolerance;
         bad += !ok;
-        printf("%s %-18s top-32 logits off by %.5f std, mean NLL by %+.6f (worst %.5f), greedy %u of %u same", ok ? "ok  " : "FAIL",
-               name, v.worst_logit, v.mean_nll, v.worst_nll, v.greedy_same, v.greedy);
+        printf("%s %-18s top-32 logits off by %.5f std, mean NLL by %+.6f (worst %.5f), greedy %u of %u same",
+               ok ? "ok  " : "FAIL", name, v.worst_logit, v.mean_nll, v.worst_nll, v.greedy_same, v.greedy);
         if (v.first_flip_margin >= 0)
             printf(" (flip at margin %.4f)", v.first_flip_margin);
         printf(", crc32 %08x\n", v.crc);

@@ -20,7 +20,8 @@ static const char *key(const char *architecture, const char *name)
     return t;
 }
 
-/* ---- Metadata of the variants -------------------------------------------------------------------------------------- */
+/* ---- Metadata of the variants --------------------------------------------------------------------------------------
+ */
 
 static void linear(struct gguf_builder *b, const char *a)
 {
@@ -172,31 +173,90 @@ static const struct model_variant table[] = {
     {.name = "qwen3moe", .architecture = "qwen3moe", .experts = 8, .used = 3, .keys = expert_ff},
     {.name = "gemma", .architecture = "gemma", .k_dim = 24, .v_dim = 24, .kv_heads = 1, .tied = true},
     {.name = "gemma2", .architecture = "gemma2", .blocks = 4, .tied = true, .keys = gemma2_keys},
-    {.name = "gemma2-wide-scale", .architecture = "gemma2", .blocks = 46, .k_dim = 8, .v_dim = 8, .tied = true, .keys = gemma2_keys},
+    {.name = "gemma2-wide-scale",
+     .architecture = "gemma2",
+     .blocks = 46,
+     .k_dim = 8,
+     .v_dim = 8,
+     .tied = true,
+     .keys = gemma2_keys},
     {.name = "gemma3", .architecture = "gemma3", .blocks = 7, .tied = true, .keys = gemma3_keys},
     {.name = "phi2", .architecture = "phi2", .kv_heads = 4, .second_side = {true}, .keys = partial_rotary},
     {.name = "phi2-split", .architecture = "phi2", .kv_heads = 4, .keys = partial_rotary},
     {.name = "phi3", .architecture = "phi3", .bare = true},
-    {.name = "phi3-longrope", .architecture = "phi3", .bare = true, .keys = longrope, .globals = G(ROPE_LONG) | G(ROPE_SHORT)},
-    {.name = "phi3-longrope-short", .architecture = "phi3", .bare = true, .keys = longrope_short,
+    {.name = "phi3-longrope",
+     .architecture = "phi3",
+     .bare = true,
+     .keys = longrope,
      .globals = G(ROPE_LONG) | G(ROPE_SHORT)},
-    {.name = "phi3-window", .architecture = "phi3", .bare = true, .keys = phi3_window,
-     .globals = G(ROPE_LONG) | G(ROPE_SHORT), .ours_only = true},
+    {.name = "phi3-longrope-short",
+     .architecture = "phi3",
+     .bare = true,
+     .keys = longrope_short,
+     .globals = G(ROPE_LONG) | G(ROPE_SHORT)},
+    {.name = "phi3-window",
+     .architecture = "phi3",
+     .bare = true,
+     .keys = phi3_window,
+     .globals = G(ROPE_LONG) | G(ROPE_SHORT),
+     .ours_only = true},
     {.name = "gpt2", .architecture = "gpt2", .kv_heads = 4, .tied = true},
     {.name = "starcoder2", .architecture = "starcoder2", .tied = true},
     {.name = "olmo2", .architecture = "olmo2", .kv_heads = 4},
     {.name = "olmo3", .architecture = "olmo2", .blocks = 5, .keys = olmo2_keys},
     {.name = "granite", .architecture = "granite", .bare = true, .tied = true, .keys = granite_keys},
     {.name = "granite-no-rope", .architecture = "granite", .bare = true, .tied = true, .keys = granite_no_rope},
-    {.name = "granitemoe", .architecture = "granitemoe", .bare = true, .tied = true, .experts = 6, .used = 2, .keys = granite_keys},
-    {.name = "granitemoe-shared", .architecture = "granitemoe", .tied = true, .experts = 6, .used = 2, .keys = granite_shared},
-    {.name = "gpt-oss", .architecture = "gpt-oss", .blocks = 4, .k_dim = 24, .v_dim = 24, .experts = 6, .used = 3, .keys = gpt_oss_keys},
-    {.name = "deepseek2-lite", .architecture = "deepseek2", .blocks = 27, .bare = true, .k_dim = 24, .v_dim = 16, .kv_heads = 4,
-     .experts = 6, .used = 2, .second_side = {false, true}, .keys = deepseek_yarn},
-    {.name = "deepseek2", .architecture = "deepseek2", .bare = true, .k_dim = 24, .v_dim = 16, .kv_heads = 4, .experts = 6,
-     .used = 2, .second_side = {true, true}, .keys = deepseek_low_rank},
-    {.name = "deepseek3", .architecture = "deepseek2", .k_dim = 40, .v_dim = 32, .kv_heads = 1, .experts = 16, .used = 3,
-     .second_side = {true, false}, .keys = deepseek_v3},
+    {.name = "granitemoe",
+     .architecture = "granitemoe",
+     .bare = true,
+     .tied = true,
+     .experts = 6,
+     .used = 2,
+     .keys = granite_keys},
+    {.name = "granitemoe-shared",
+     .architecture = "granitemoe",
+     .tied = true,
+     .experts = 6,
+     .used = 2,
+     .keys = granite_shared},
+    {.name = "gpt-oss",
+     .architecture = "gpt-oss",
+     .blocks = 4,
+     .k_dim = 24,
+     .v_dim = 24,
+     .experts = 6,
+     .used = 3,
+     .keys = gpt_oss_keys},
+    {.name = "deepseek2-lite",
+     .architecture = "deepseek2",
+     .blocks = 27,
+     .bare = true,
+     .k_dim = 24,
+     .v_dim = 16,
+     .kv_heads = 4,
+     .experts = 6,
+     .used = 2,
+     .second_side = {false, true},
+     .keys = deepseek_yarn},
+    {.name = "deepseek2",
+     .architecture = "deepseek2",
+     .bare = true,
+     .k_dim = 24,
+     .v_dim = 16,
+     .kv_heads = 4,
+     .experts = 6,
+     .used = 2,
+     .second_side = {true, true},
+     .keys = deepseek_low_rank},
+    {.name = "deepseek3",
+     .architecture = "deepseek2",
+     .k_dim = 40,
+     .v_dim = 32,
+     .kv_heads = 1,
+     .experts = 16,
+     .used = 3,
+     .second_side = {true, false},
+     .keys = deepseek_v3},
 };
 
 size_t model_variant_count(void)
@@ -223,7 +283,8 @@ int32_t model_built_token(uint32_t i)
     return (int32_t)(hash_mix64(i + 77) % BUILT_VOCABULARY);
 }
 
-/* ---- Building ------------------------------------------------------------------------------------------------------- */
+/* ---- Building -------------------------------------------------------------------------------------------------------
+ */
 
 static void build_keys(struct gguf_builder *b, const struct model_variant *v)
 {
@@ -240,8 +301,8 @@ static void build_keys(struct gguf_builder *b, const struct model_variant *v)
     gguf_build_u32(b, key(a, "feed_forward_length"), width + width / 2);
     gguf_build_u32(b, key(a, "attention.head_count"), heads);
     gguf_build_u32(b, key(a, "attention.head_count_kv"), v->kv_heads ? v->kv_heads : heads / 2);
-    gguf_build_f32(b, key(a, arch->norm == NORM_RMS ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
-                   1e-5f);
+    gguf_build_f32(
+        b, key(a, arch->norm == NORM_RMS ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"), 1e-5f);
     if (v->k_dim) {
         gguf_build_u32(b, key(a, "attention.key_length"), v->k_dim);
         gguf_build_u32(b, key(a, "attention.value_length"), v->v_dim);
@@ -255,8 +316,8 @@ static void build_keys(struct gguf_builder *b, const struct model_variant *v)
 }
 
 /* Values that keep activations near one: norms about 1, biases small, matrices 1/√cols. */
-static void build_tensor(struct gguf_builder *b, const char *name, const struct slot_info *info, const struct model_shape *s,
-                         uint32_t block, uint32_t type)
+static void build_tensor(struct gguf_builder *b, const char *name, const struct slot_info *info,
+                         const struct model_shape *s, uint32_t block, uint32_t type)
 {
     uint64_t shape[3] = {shape_size(s, block, info->cols), 1, 1};
     uint32_t dims = 1;
@@ -303,7 +364,8 @@ static void read_shape(const struct model_variant *v, struct model_shape *out)
     struct error err = {0};
     size_t size;
     build_keys(&b, v);
-    gguf_build_tensor(&b, "token_embd.weight", TYPE_F32, 2, (uint64_t[]){v->width ? v->width : 64, BUILT_VOCABULARY}, NULL);
+    gguf_build_tensor(&b, "token_embd.weight", TYPE_F32, 2, (uint64_t[]){v->width ? v->width : 64, BUILT_VOCABULARY},
+                      NULL);
     void *bytes = gguf_build_finish(&b, &size);
     if (gguf_open_memory(bytes, size, v->name, &g, &err) || shape_read(g, out, &err)) {
         fprintf(stderr, "model_builder: %s: %s\n", v->name, err.text);

@@ -91,7 +91,8 @@ static bool open_local(struct opened *x, const char *name, const struct local_op
     struct error err = {0};
     size_t size;
     *x = (struct opened){.bytes = model_build(model_variant_find(name), TYPE_F32, &size)};
-    if (gguf_open_memory(x->bytes, size, name, &g, &err) || model_from_gguf(g, &x->m, &err) || local_open(x->m, o, &x->l, &err)) {
+    if (gguf_open_memory(x->bytes, size, name, &g, &err) || model_from_gguf(g, &x->m, &err) ||
+        local_open(x->m, o, &x->l, &err)) {
         CHECK_FAIL("%s: %s", name, err.text);
         return false;
     }

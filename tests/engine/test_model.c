@@ -173,8 +173,8 @@ static int open_damaged(const struct gguf *g, size_t victim, enum damage damage,
 /* Each tensor left out, misshapen or of a wrong type in turn: refused, by its name. */
 static void each_tensor_is_checked(void)
 {
-    static const char *const names[] = {"llama-tied-bare", "mixtral", "gemma3", "phi3", "gpt2", "gpt-oss", "deepseek3",
-                                        "olmo2", "granitemoe-shared"};
+    static const char *const names[] = {"llama-tied-bare", "mixtral", "gemma3",           "phi3", "gpt2", "gpt-oss",
+                                        "deepseek3",       "olmo2",   "granitemoe-shared"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t size;
         struct gguf *g = NULL;
@@ -188,11 +188,12 @@ static void each_tensor_is_checked(void)
                 int failed = open_damaged(g, t, damage, &err);
                 /* what the table calls optional may be absent, and a tied embedding may have any number of rows */
                 bool fine = (damage == ABSENT && (!strcmp(name, "output.weight") || strstr(name, "exp_probs_b") ||
-                                                    (!strcmp(v->name, "granitemoe-shared") && strstr(name, ".bias")))) ||
+                                                  (!strcmp(v->name, "granitemoe-shared") && strstr(name, ".bias")))) ||
                             (damage == ONE_ROW_MORE && v->tied && strstr(name, "token_embd"));
                 /* an either-or names its other side, an untied embedding the head that no longer fits */
-                bool elsewhere = (damage == ABSENT && (strstr(name, "attn_q_a") || strstr(name, "attn_q_b") ||
-                                                       strstr(name, "_b.weight") || strstr(name, "shexp") || strstr(name, "attn_qkv"))) ||
+                bool elsewhere = (damage == ABSENT &&
+                                  (strstr(name, "attn_q_a") || strstr(name, "attn_q_b") || strstr(name, "_b.weight") ||
+                                   strstr(name, "shexp") || strstr(name, "attn_qkv"))) ||
                                  (damage == ONE_ROW_MORE && strstr(name, "token_embd"));
                 if (fine ? failed : !failed || (!elsewhere && !strstr(err.text, name)))
                     CHECK_FAIL("%s, %s, damage %d: %d %s", v->name, name, (int)damage, failed, err.text);
@@ -202,7 +203,8 @@ static void each_tensor_is_checked(void)
     }
 }
 
-/* ---- Hostile metadata ------------------------------------------------------------------------------------------------- */
+/* ---- Hostile metadata
+ * ------------------------------------------------------------------------------------------------- */
 
 /* The variant's file with one number in place of what it had. */
 static int with_key(const char *variant, const char *name, uint32_t value, struct error *err)
@@ -234,25 +236,55 @@ static void hostile_numbers_are_refused(void)
         const char *variant, *key;
         uint32_t value;
     } cases[] = {
-        {"llama", "attention.head_count", 0}, {"llama", "attention.head_count", 3}, {"llama", "attention.head_count", 1000000000},
-        {"llama", "attention.head_count_kv", 0}, {"llama", "attention.head_count_kv", 3}, {"llama", "attention.head_count_kv", 8},
-        {"llama", "block_count", 0}, {"llama", "block_count", 1000000000}, {"llama", "block_count", 4}, {"llama", "block_count", 2},
-        {"llama", "embedding_length", 0}, {"llama", "embedding_length", 65}, {"llama", "embedding_length", 0xffffffff},
-        {"llama", "context_length", 0}, {"llama", "context_length", 0xffffffff},
-        {"llama", "feed_forward_length", 0}, {"llama", "feed_forward_length", 95}, {"llama", "feed_forward_length", 0xffffffff},
-        {"llama", "attention.key_length", 0}, {"llama", "attention.key_length", 15}, {"llama", "attention.key_length", 0x7fffffff},
-        {"llama", "attention.value_length", 0}, {"llama", "rope.dimension_count", 3}, {"llama", "rope.dimension_count", 18},
-        {"llama", "rope.dimension_count", 0}, {"llama", "expert_count", 4}, {"llama", "expert_count", 0x80000000},
-        {"mixtral", "expert_used_count", 0}, {"mixtral", "expert_used_count", 7}, {"mixtral", "expert_used_count", 0xffffffff},
-        {"mixtral", "expert_count", 5}, {"qwen3", "expert_count", 2}, {"qwen3moe", "expert_feed_forward_length", 0},
-        {"qwen3moe", "expert_feed_forward_length", 0xffffffff}, {"qwen2moe", "expert_shared_feed_forward_length", 1},
-        {"deepseek3", "attention.kv_lora_rank", 0}, {"deepseek3", "attention.kv_lora_rank", 0xffffffff},
-        {"deepseek3", "attention.q_lora_rank", 47}, {"deepseek3", "attention.key_length_mla", 8},
-        {"deepseek3", "attention.key_length_mla", 0xffffffff}, {"deepseek3", "expert_group_count", 3},
-        {"deepseek3", "expert_group_used_count", 0}, {"deepseek3", "expert_group_used_count", 5},
-        {"deepseek3", "expert_shared_count", 0xffffffff}, {"deepseek3", "leading_dense_block_count", 2},
-        {"deepseek3", "expert_gating_func", 9}, {"gemma2", "attention.sliding_window", 0xffffffff},
-        {"gpt2", "context_length", 255}, {"phi2", "rope.dimension_count", 17},
+        {"llama", "attention.head_count", 0},
+        {"llama", "attention.head_count", 3},
+        {"llama", "attention.head_count", 1000000000},
+        {"llama", "attention.head_count_kv", 0},
+        {"llama", "attention.head_count_kv", 3},
+        {"llama", "attention.head_count_kv", 8},
+        {"llama", "block_count", 0},
+        {"llama", "block_count", 1000000000},
+        {"llama", "block_count", 4},
+        {"llama", "block_count", 2},
+        {"llama", "embedding_length", 0},
+        {"llama", "embedding_length", 65},
+        {"llama", "embedding_length", 0xffffffff},
+        {"llama", "context_length", 0},
+        {"llama", "context_length", 0xffffffff},
+        {"llama", "feed_forward_length", 0},
+        {"llama", "feed_forward_length", 95},
+        {"llama", "feed_forward_length", 0xffffffff},
+        {"llama", "attention.key_length", 0},
+        {"llama", "attention.key_length", 15},
+        {"llama", "attention.key_length", 0x7fffffff},
+        {"llama", "attention.value_length", 0},
+        {"llama", "rope.dimension_count", 3},
+        {"llama", "rope.dimension_count", 18},
+        {"llama", "rope.dimension_count", 0},
+        {"llama", "expert_count", 4},
+        {"llama", "expert_count", 0x80000000},
+        {"mixtral", "expert_used_count", 0},
+        {"mixtral", "expert_used_count", 7},
+        {"mixtral", "expert_used_count", 0xffffffff},
+        {"mixtral", "expert_count", 5},
+        {"qwen3", "expert_count", 2},
+        {"qwen3moe", "expert_feed_forward_length", 0},
+        {"qwen3moe", "expert_feed_forward_length", 0xffffffff},
+        {"qwen2moe", "expert_shared_feed_forward_length", 1},
+        {"deepseek3", "attention.kv_lora_rank", 0},
+        {"deepseek3", "attention.kv_lora_rank", 0xffffffff},
+        {"deepseek3", "attention.q_lora_rank", 47},
+        {"deepseek3", "attention.key_length_mla", 8},
+        {"deepseek3", "attention.key_length_mla", 0xffffffff},
+        {"deepseek3", "expert_group_count", 3},
+        {"deepseek3", "expert_group_used_count", 0},
+        {"deepseek3", "expert_group_used_count", 5},
+        {"deepseek3", "expert_shared_count", 0xffffffff},
+        {"deepseek3", "leading_dense_block_count", 2},
+        {"deepseek3", "expert_gating_func", 9},
+        {"gemma2", "attention.sliding_window", 0xffffffff},
+        {"gpt2", "context_length", 255},
+        {"phi2", "rope.dimension_count", 17},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct error err = {0};

@@ -23,22 +23,32 @@ static size_t header_bytes(const void *bytes, const struct gguf *g)
 /* One number of the metadata: hostile, or a little off. */
 static void damage_number(unsigned char *bytes, const size_t *values, size_t count, uint64_t *state)
 {
-    static const uint32_t numbers[] = {0, 1, 2, 3, 7, 64, 4096, 0x7fffffff, 0x80000000, 0xffffffff, 1000000000, 0x7fc00000};
+    static const uint32_t numbers[] = {0,    1,          2,          3,          7,          64,
+                                       4096, 0x7fffffff, 0x80000000, 0xffffffff, 1000000000, 0x7fc00000};
     unsigned char *at = bytes + values[hash_mix64((*state)++) % count];
     uint32_t value;
     memcpy(&value, at, 4);
     switch (hash_mix64((*state)++) % 4) {
-    case 0: value = numbers[hash_mix64((*state)++) % (sizeof numbers / sizeof *numbers)]; break;
-    case 1: value += (uint32_t)(hash_mix64((*state)++) % 5) - 2; break;
-    case 2: value *= 2; break;
-    case 3: value /= 2; break;
+    case 0:
+        value = numbers[hash_mix64((*state)++) % (sizeof numbers / sizeof *numbers)];
+        break;
+    case 1:
+        value += (uint32_t)(hash_mix64((*state)++) % 5) - 2;
+        break;
+    case 2:
+        value *= 2;
+        break;
+    case 3:
+        value /= 2;
+        break;
     }
     memcpy(at, &value, 4);
 }
 
 static void damage(unsigned char *bytes, size_t header, uint64_t *state)
 {
-    static const uint32_t numbers[] = {0, 1, 2, 3, 5, 31, 0x7fffffff, 0x80000000, 0xffffffff, 1000000000, 0x7fc00000, 0x7f800000};
+    static const uint32_t numbers[] = {0,          1,          2,          3,          5,          31,
+                                       0x7fffffff, 0x80000000, 0xffffffff, 1000000000, 0x7fc00000, 0x7f800000};
     uint32_t count = 1 + (uint32_t)(hash_mix64((*state)++) % 3);
     for (uint32_t i = 0; i < count; i++) {
         size_t at = 24 + (size_t)(hash_mix64((*state)++) % (header - 32));
@@ -99,8 +109,9 @@ static int survive(const void *bytes, size_t size)
 
 static void damaged_models_are_refused_or_run(void)
 {
-    static const char *const names[] = {"llama", "llama-yarn", "mixtral", "qwen2moe", "gemma3", "phi3-longrope", "gpt2", "olmo3",
-                                        "granitemoe-shared", "gpt-oss", "deepseek2", "deepseek3"};
+    static const char *const names[] = {"llama",         "llama-yarn", "mixtral", "qwen2moe",          "gemma3",
+                                        "phi3-longrope", "gpt2",       "olmo3",   "granitemoe-shared", "gpt-oss",
+                                        "deepseek2",     "deepseek3"};
     uint64_t state = 2024;
     int opened = 0, refused = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -30,13 +30,14 @@ static void compare(const struct model_variant *v, const json_t *want, uint32_t 
     struct local_options o = {.stages = stages, .kv = kv};
     for (uint32_t i = 0; i < TOKENS; i++)
         tokens[i] = model_built_token(i);
-    if (gguf_open_memory(bytes, size, v->name, &g, &err) || model_from_gguf(g, &m, &err) || local_open(m, &o, &l, &err) ||
-        local_feed(l, 1, tokens, TOKENS, WANT_SCORES, -1, NULL, scores, &r, &err)) {
+    if (gguf_open_memory(bytes, size, v->name, &g, &err) || model_from_gguf(g, &m, &err) ||
+        local_open(m, &o, &l, &err) || local_feed(l, 1, tokens, TOKENS, WANT_SCORES, -1, NULL, scores, &r, &err)) {
         CHECK_FAIL("%s: %s", v->name, err.text);
         goto done;
     }
     double sum = 0, worst = 0, std = json_number_value(json_object_get(want, "std"));
-    const json_t *nll = json_object_get(want, "nll"), *top = json_object_get(want, "top"), *greedy = json_object_get(want, "greedy");
+    const json_t *nll = json_object_get(want, "nll"), *top = json_object_get(want, "top"),
+                 *greedy = json_object_get(want, "greedy");
     CHECK_INT(json_array_size(nll), TOKENS - 1);
     for (uint32_t i = 0; i + 1 < TOKENS; i++) {
         double off = scores[i] - json_number_value(json_array_get(nll, i));
@@ -135,7 +136,7 @@ static void a_wide_window_is_none(void)
         REQUIRE(!local_open(both[i], &o, &l[i], &err));
         REQUIRE(!local_feed(l[i], 1, tokens, 110, WANT_SCORES, -1, NULL, scores[i], &r, &err));
     }
-    CHECK(!memcmp(scores[0], scores[1], 96 * sizeof(float)));           /* position 95 still sees all */
+    CHECK(!memcmp(scores[0], scores[1], 96 * sizeof(float)));          /* position 95 still sees all */
     CHECK(memcmp(scores[0] + 96, scores[1] + 96, 13 * sizeof(float))); /* position 96 no longer sees 0 */
     CHECK(scores[0][96] != scores[1][96]);
     for (int i = 0; i < 2; i++) {

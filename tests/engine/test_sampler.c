@@ -16,7 +16,8 @@ static float normal(uint64_t *state)
     return (float)(sum * 1.4142);
 }
 
-/* ---- The oracle: sorted list of all, one filter after the other, in double ------------------------------------------ */
+/* ---- The oracle: sorted list of all, one filter after the other, in double ------------------------------------------
+ */
 
 struct entry {
     int32_t id;
@@ -29,7 +30,8 @@ static int by_probability(const void *a, const void *b)
     return x->p > y->p ? -1 : x->p < y->p ? 1 : x->id - y->id;
 }
 
-static int32_t oracle(const struct sampling *s, const float *raw, uint32_t vocabulary, const int32_t *tokens, uint32_t n)
+static int32_t oracle(const struct sampling *s, const float *raw, uint32_t vocabulary, const int32_t *tokens,
+                      uint32_t n)
 {
     float l[VOCABULARY_TOP];
     struct entry e[VOCABULARY_TOP];
@@ -105,11 +107,13 @@ static void picks_what_brute_force_picks(void)
         uint32_t vocabulary = 1 + (uint32_t)(hash_mix64(state++) % (round % 3 ? 40 : VOCABULARY_TOP));
         uint32_t n = (uint32_t)(hash_mix64(state++) % 50);
         for (uint32_t v = 0; v < vocabulary; v++)
-            logits[v] = round % 5 == 0 ? (float)(int)(2 * normal(&state)) : 3 * normal(&state); /* ties in every fifth */
+            logits[v] =
+                round % 5 == 0 ? (float)(int)(2 * normal(&state)) : 3 * normal(&state); /* ties in every fifth */
         for (uint32_t i = 0; i < n; i++)
             tokens[i] = (int32_t)(hash_mix64(state++) % vocabulary);
         sampling_default(&s);
-        static const float temperatures[] = {0, 0.3f, 1, 2}, top_ps[] = {1, 0.95f, 0.5f, 0.01f}, min_ps[] = {0, 0, 0.05f, 0.5f};
+        static const float temperatures[] = {0, 0.3f, 1, 2}, top_ps[] = {1, 0.95f, 0.5f, 0.01f},
+                           min_ps[] = {0, 0, 0.05f, 0.5f};
         static const uint32_t top_ks[] = {0, 1, 5, 40};
         s.temperature = temperatures[hash_mix64(state++) % 4];
         s.top_p = top_ps[hash_mix64(state++) % 4];
@@ -182,7 +186,8 @@ static void draws_follow_the_distribution(void)
         int keep = V;
         double run = 0;
         for (int i = 0; i < keep; i++) {
-            if ((s.top_k && i >= (int)s.top_k) || (s.top_p < 1 && run >= s.top_p * sum) || p[order[i]] < s.min_p * p[order[0]])
+            if ((s.top_k && i >= (int)s.top_k) || (s.top_p < 1 && run >= s.top_p * sum) ||
+                p[order[i]] < s.min_p * p[order[0]])
                 keep = i;
             else
                 run += p[order[i]];
@@ -224,7 +229,8 @@ static void uniform_numbers_are_uniform_and_keyed(void)
     CHECK(fabs(sampling_uniform(1, 1) - sampling_uniform(1, 2)) > 1e-6);
 }
 
-static struct sampled pick(const struct sampling *s, const float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n)
+static struct sampled pick(const struct sampling *s, const float *logits, uint32_t vocabulary, const int32_t *tokens,
+                           uint32_t n)
 {
     char scratch[VOCABULARY_TOP * 8];
     float copy[VOCABULARY_TOP];
@@ -338,7 +344,8 @@ static void broken_models_are_told(void)
     struct error err = {0};
     char scratch[4 * 8];
     sampling_default(&s);
-    float bad[][4] = {{1, NAN, 0, 0}, {NAN, NAN, NAN, NAN}, {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, {0, INFINITY, 0, 0}};
+    float bad[][4] = {
+        {1, NAN, 0, 0}, {NAN, NAN, NAN, NAN}, {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, {0, INFINITY, 0, 0}};
     for (int i = 0; i < 4; i++) {
         CHECK_INT(sampler_pick(&s, bad[i], 4, NULL, 0, scratch, &out, &err), ERR_FORMAT);
         CHECK(strstr(err.text, "position 0"));
@@ -366,12 +373,12 @@ static void settings_are_checked(void)
     struct error err = {0};
     sampling_default(&s);
     CHECK_INT(sampling_check(&s, 10, &err), 0);
-#define REFUSED(field, value, word)                                                                                   \
-    do {                                                                                                              \
-        sampling_default(&s);                                                                                         \
-        s.field = value;                                                                                              \
-        CHECK_INT(sampling_check(&s, 10, &err), ERR_USAGE);                                                           \
-        CHECK(strstr(err.text, word));                                                                                \
+#define REFUSED(field, value, word)                         \
+    do {                                                    \
+        sampling_default(&s);                               \
+        s.field = value;                                    \
+        CHECK_INT(sampling_check(&s, 10, &err), ERR_USAGE); \
+        CHECK(strstr(err.text, word));                      \
     } while (0)
     REFUSED(temperature, -1, "temperature");
     REFUSED(temperature, NAN, "temperature");

@@ -32,10 +32,17 @@ static uint64_t hash_of(uint32_t n)
 }
 
 /* A span of `text` that names tokens from `known` on and gives the whole page table. */
-static struct span_update span(uint32_t id, uint32_t known, uint32_t first, uint32_t end, const uint32_t *pages, uint32_t count)
+static struct span_update span(uint32_t id, uint32_t known, uint32_t first, uint32_t end, const uint32_t *pages,
+                               uint32_t count)
 {
-    return (struct span_update){.sequence = id, .first = first, .count = end - first, .known = known, .tokens = text + known,
-                                .pages = pages, .page_count = count, .hash = hash_of(end)};
+    return (struct span_update){.sequence = id,
+                                .first = first,
+                                .count = end - first,
+                                .known = known,
+                                .tokens = text + known,
+                                .pages = pages,
+                                .page_count = count,
+                                .hash = hash_of(end)};
 }
 
 static int apply(struct sequence_table *t, struct span_update u, struct error *err)
@@ -86,21 +93,21 @@ static void nonsense_is_refused_and_changes_nothing(void)
     REQUIRE(!apply(t, span(1, 0, 0, 40, pages, 2), &err));
     const struct sequence *s = sequence_find(t, 1);
     uint64_t before = s->hash;
-#define REFUSE(code, ...)                                                                                             \
-    do {                                                                                                              \
-        struct span_update v_ = __VA_ARGS__;                                                                          \
-        err.text[0] = 0;                                                                                              \
-        CHECK_INT(apply(t, v_, &err), code);                                                                          \
-        CHECK(err.text[0]);                                                                                           \
-        CHECK(s->length == 40 && s->hash == before && s->page_count == 2 && s->pages[1] == 1);                        \
+#define REFUSE(code, ...)                                                                      \
+    do {                                                                                       \
+        struct span_update v_ = __VA_ARGS__;                                                   \
+        err.text[0] = 0;                                                                       \
+        CHECK_INT(apply(t, v_, &err), code);                                                   \
+        CHECK(err.text[0]);                                                                    \
+        CHECK(s->length == 40 && s->hash == before && s->page_count == 2 && s->pages[1] == 1); \
     } while (0)
-    REFUSE(ERR_ORDER, span(1, 41, 41, 42, pages, 2));     /* a gap */
-    REFUSE(ERR_ORDER, span(5, 3, 3, 4, pages, 1));        /* builds on a stranger */
-    REFUSE(ERR_FORMAT, span(1, 40, 39, 42, pages, 2));    /* tokens begin after the span */
-    REFUSE(ERR_BOUND, span(1, 40, 40, 40, pages, 2));     /* nothing */
-    REFUSE(ERR_BOUND, span(1, 40, 40, 101, pages, 4));    /* over the context */
-    REFUSE(ERR_FORMAT, span(1, 40, 40, 65, pages, 2));    /* too few pages */
-    REFUSE(ERR_FORMAT, span(1, 40, 40, 41, pages, 5));    /* more pages than a context has */
+    REFUSE(ERR_ORDER, span(1, 41, 41, 42, pages, 2));  /* a gap */
+    REFUSE(ERR_ORDER, span(5, 3, 3, 4, pages, 1));     /* builds on a stranger */
+    REFUSE(ERR_FORMAT, span(1, 40, 39, 42, pages, 2)); /* tokens begin after the span */
+    REFUSE(ERR_BOUND, span(1, 40, 40, 40, pages, 2));  /* nothing */
+    REFUSE(ERR_BOUND, span(1, 40, 40, 101, pages, 4)); /* over the context */
+    REFUSE(ERR_FORMAT, span(1, 40, 40, 65, pages, 2)); /* too few pages */
+    REFUSE(ERR_FORMAT, span(1, 40, 40, 41, pages, 5)); /* more pages than a context has */
     REFUSE(ERR_FORMAT, span(1, 40, 40, 65, twice, 3));
     REFUSE(ERR_FORMAT, span(1, 40, 40, 65, beyond, 3));
     struct span_update u = span(1, 40, 40, 41, pages, 2);
@@ -129,7 +136,7 @@ static void nonsense_is_refused_and_changes_nothing(void)
     u.sampling = &sampling;
     REFUSE(ERR_USAGE, u);
     REQUIRE(!apply(t, span(2, 0, 0, 1, &pages[4], 1), &err));
-    REFUSE(ERR_BOUND, span(3, 0, 0, 1, &pages[3], 1));    /* one sequence too many */
+    REFUSE(ERR_BOUND, span(3, 0, 0, 1, &pages[3], 1)); /* one sequence too many */
     CHECK_INT(sequence_count(t), 2);
     sequence_table_destroy(t);
 }
@@ -226,7 +233,8 @@ static void sampling_is_kept_until_replaced(void)
     sequence_table_destroy(t);
 }
 
-/* ---- A random walk ---------------------------------------------------------------------------------------------------- */
+/* ---- A random walk
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* The plain model: each page keeps the tokens from position 0 up to its last filled slot. */
 struct plain {
@@ -288,8 +296,14 @@ static void a_random_walk_agrees_with_a_plain_model(void)
         for (uint32_t i = 0; i < 5; i++)
             list[i] = (uint32_t)((i + 4 * (hash_mix64(state) % 3)) % PAGES);
         state++;
-        struct span_update u = {.sequence = id, .first = first, .count = count, .known = known, .tokens = all + known,
-                                .pages = list, .page_count = need, .hash = hash_tokens(HASH_TOKENS_START, all, end)};
+        struct span_update u = {.sequence = id,
+                                .first = first,
+                                .count = count,
+                                .known = known,
+                                .tokens = all + known,
+                                .pages = list,
+                                .page_count = need,
+                                .hash = hash_tokens(HASH_TOKENS_START, all, end)};
         bool want = known <= length && (s || known == 0);
         for (uint32_t i = 0; want && i * P < first; i++) {
             uint32_t upto = (i + 1) * P < first ? (i + 1) * P : first;

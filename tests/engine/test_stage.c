@@ -7,7 +7,7 @@
 #include "engine/model/local.h"
 #include "tests/engine/model_builder.h"
 
-#define TOKENS 70u  /* of the prompt */
+#define TOKENS 70u /* of the prompt */
 #define DECODED 3u
 
 struct how {
@@ -41,8 +41,12 @@ static uint32_t crc_of(const float *x, size_t n, uint32_t crc)
 /* CRC over the score of every position of the prompt and the logits after it and after DECODED greedy tokens. */
 static uint32_t run(const struct model *m, struct how how)
 {
-    struct local_options o = {.stages = how.stages, .split = how.split, .kv = how.kv, .max_context = 128,
-                              .max_tokens = how.max_tokens ? how.max_tokens : 80, .pool = how.pool};
+    struct local_options o = {.stages = how.stages,
+                              .split = how.split,
+                              .kv = how.kv,
+                              .max_context = 128,
+                              .max_tokens = how.max_tokens ? how.max_tokens : 80,
+                              .pool = how.pool};
     struct local *l = NULL;
     struct error err = {0};
     struct span_result r;
@@ -81,11 +85,11 @@ done:
     return crc;
 }
 
-#define SAME(how, what, ...)                                                                                          \
-    do {                                                                                                              \
-        uint32_t crc_ = run(m, how);                                                                                  \
-        if (crc_ != want)                                                                                             \
-            CHECK_FAIL("%s: %08x, not %08x, " what, name, crc_, want, __VA_ARGS__);                                   \
+#define SAME(how, what, ...)                                                        \
+    do {                                                                            \
+        uint32_t crc_ = run(m, how);                                                \
+        if (crc_ != want)                                                           \
+            CHECK_FAIL("%s: %08x, not %08x, " what, name, crc_, want, __VA_ARGS__); \
     } while (0)
 
 static void check_splits(const struct model *m, const char *name, enum kv_type kv, uint32_t want)
@@ -127,7 +131,8 @@ static void check_variant(const struct model_variant *v, uint32_t type, enum kv_
         SAME(((struct how){.chunk = chunks[i], .kv = kv}), "chunks of %u", chunks[i]);
     SAME(((struct how){.max_tokens = 9, .kv = kv}), "micro-batches of %d", 9);
     SAME(((struct how){.pool = pool, .kv = kv}), "%d threads", pool_threads(pool));
-    SAME(((struct how){.pool = pool, .kv = kv, .stages = 2, .chunk = 7}), "%d threads, 2 stages, chunks of 7", pool_threads(pool));
+    SAME(((struct how){.pool = pool, .kv = kv, .stages = 2, .chunk = 7}), "%d threads, 2 stages, chunks of 7",
+         pool_threads(pool));
     check_splits(m, name, kv, want);
     model_close(m);
     mem_free(bytes);
@@ -183,8 +188,8 @@ static void every_level_of_kernels_agrees(void)
                 if (level == kernels_levels())
                     want = crc;
                 else if (crc != want)
-                    CHECK_FAIL("%s %s: %s gives %08x, scalar %08x", model_variant_at(i)->name, type_name(types[t]), *level,
-                               crc, want);
+                    CHECK_FAIL("%s %s: %s gives %08x, scalar %08x", model_variant_at(i)->name, type_name(types[t]),
+                               *level, crc, want);
                 model_close(m);
                 mem_free(bytes);
             }
@@ -193,7 +198,8 @@ static void every_level_of_kernels_agrees(void)
     CHECK(!kernels_force(chosen, &err));
 }
 
-/* ---- Company -------------------------------------------------------------------------------------------------------- */
+/* ---- Company --------------------------------------------------------------------------------------------------------
+ */
 
 struct lane {
     uint32_t sequence, length, step, at;
@@ -232,11 +238,18 @@ static void run_lanes(const struct model *m, struct lane **lanes, uint32_t count
             if (!take)
                 continue;
             who[n] = p;
-            spans[n++] = (struct local_span){
-                .update = {.sequence = p->sequence, .first = p->at, .count = take, .known = p->at, .tokens = p->tokens + p->at,
-                           .page_offset = p->at ? 4 : 0, .pages = p->pages, .page_count = p->at ? 0 : 4,
-                           .hash = hash_tokens(HASH_TOKENS_START, p->tokens, p->at + take)},
-                .want = WANT_SCORES, .next_token = p->at + take < p->length ? p->tokens[p->at + take] : -1};
+            spans[n++] =
+                (struct local_span){.update = {.sequence = p->sequence,
+                                               .first = p->at,
+                                               .count = take,
+                                               .known = p->at,
+                                               .tokens = p->tokens + p->at,
+                                               .page_offset = p->at ? 4 : 0,
+                                               .pages = p->pages,
+                                               .page_count = p->at ? 0 : 4,
+                                               .hash = hash_tokens(HASH_TOKENS_START, p->tokens, p->at + take)},
+                                    .want = WANT_SCORES,
+                                    .next_token = p->at + take < p->length ? p->tokens[p->at + take] : -1};
         }
         busy = n > 0;
         if (busy && local_step(l, spans, n, results, &err)) {
@@ -279,7 +292,8 @@ static void company_in_the_batch_changes_nothing(void)
     pool_destroy(pool);
 }
 
-/* ---- Pages, limits, memory ------------------------------------------------------------------------------------------ */
+/* ---- Pages, limits, memory ------------------------------------------------------------------------------------------
+ */
 
 static void shared_and_copied_pages_serve_a_second_sequence(void)
 {
@@ -295,7 +309,11 @@ static void shared_and_copied_pages_serve_a_second_sequence(void)
     for (uint32_t i = 0; i < 80; i++)
         tokens[i] = model_built_token(i);
     REQUIRE(!local_open(m, &o, &l, &err));
-    struct local_span a = {.update = {.sequence = 1, .count = 80, .tokens = tokens, .pages = (uint32_t[]){0, 1, 2}, .page_count = 3,
+    struct local_span a = {.update = {.sequence = 1,
+                                      .count = 80,
+                                      .tokens = tokens,
+                                      .pages = (uint32_t[]){0, 1, 2},
+                                      .page_count = 3,
                                       .hash = hash_tokens(HASH_TOKENS_START, tokens, 80)},
                            .want = WANT_LOGITS};
     REQUIRE(!local_step(l, &a, 1, &r, &err));
@@ -305,8 +323,13 @@ static void shared_and_copied_pages_serve_a_second_sequence(void)
     for (uint32_t i = 0; i < local_stages(l); i++)
         CHECK(!stage_copy_page(local_stage(l, i), 2, 7, 10));
     CHECK(!sequence_page_copied(local_sequences(l), 2, 7, 10));
-    struct local_span b = {.update = {.sequence = 2, .first = 74, .count = 6, .known = 0, .tokens = tokens,
-                                      .pages = (uint32_t[]){0, 1, 7}, .page_count = 3,
+    struct local_span b = {.update = {.sequence = 2,
+                                      .first = 74,
+                                      .count = 6,
+                                      .known = 0,
+                                      .tokens = tokens,
+                                      .pages = (uint32_t[]){0, 1, 7},
+                                      .page_count = 3,
                                       .hash = hash_tokens(HASH_TOKENS_START, tokens, 80)},
                            .want = WANT_LOGITS};
     REQUIRE(!local_step(l, &b, 1, &r, &err));
@@ -424,8 +447,13 @@ static void memory_is_what_was_said(void)
         REQUIRE(m);
         uint64_t seen[3] = {0};
         uint32_t last = model_info(m)->blocks - 1;
-        struct stage_options o = {.first_block = 0, .last_block = last, .kv_pages = 3, .max_tokens = 8, .max_context = 64,
-                                  .progress = count_progress, .progress_context = seen};
+        struct stage_options o = {.first_block = 0,
+                                  .last_block = last,
+                                  .kv_pages = 3,
+                                  .max_tokens = 8,
+                                  .max_context = 64,
+                                  .progress = count_progress,
+                                  .progress_context = seen};
         struct stage_memory need, used, first, rest;
         struct stage *s = NULL;
         struct error err = {0};
@@ -466,8 +494,12 @@ static void memory_is_what_was_said(void)
         CHECK_INT(blocks, need.weights);
 
         /* Loading stops when asked to. */
-        o = (struct stage_options){.last_block = last, .kv_pages = 3, .max_tokens = 8, .max_context = 64,
-                                   .progress = count_progress, .progress_context = seen};
+        o = (struct stage_options){.last_block = last,
+                                   .kv_pages = 3,
+                                   .max_tokens = 8,
+                                   .max_context = 64,
+                                   .progress = count_progress,
+                                   .progress_context = seen};
         seen[2] = seen[1] / 2;
         seen[0] = 0;
         CHECK_INT(stage_create(m, &o, &s, &err), ERR_CANCELLED);
