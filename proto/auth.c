@@ -291,6 +291,10 @@ void hub_destroy(struct hub *hub)
         return;
     zmq_ctx_shutdown(hub->context);
     pthread_join(hub->thread, NULL);
+    if (atomic_load(&hub->links)) { /* ZeroMQ would wait for them for ever */
+        log_error("%d links are still open at the end; their memory is left behind", atomic_load(&hub->links));
+        return;
+    }
     while (zmq_ctx_term(hub->context) && errno == EINTR)
         ;
     waker_destroy(hub->waker);

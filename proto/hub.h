@@ -49,6 +49,7 @@ struct hub {
         size_t count;
     } allowed[PLANE_COUNT];
     _Atomic uint64_t refused;
+    _Atomic int links;        /* open ones */
     /* Hub thread and link_receive, under lock. */
     char noted[HUB_NOTED_MAX][64];
     size_t noted_count;

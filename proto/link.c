@@ -81,6 +81,7 @@ static int link_create(struct hub *hub, enum link_plane plane, const char *endpo
     }
     if ((rc = watch_open(hub, l->socket, endpoint, listening, &l->watch, err)))
         goto fail;
+    atomic_fetch_add(&hub->links, 1);
     *out = l;
     return 0;
 fail:
@@ -143,6 +144,7 @@ void link_close(struct link *l, int linger_ms)
     zmq_setsockopt(l->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     watch_close(l->watch, l->socket);
     zmq_close(l->socket);
+    atomic_fetch_sub(&l->hub->links, 1);
     mem_free(l);
 }
 

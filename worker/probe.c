@@ -13,7 +13,7 @@
 #include "worker/compute.h"
 
 #define BUDGET_MS 2000
-#define PATIENCE_MS 12        /* of one cell: repeats fit into it */
+#define PATIENCE_MS 6         /* of one cell: repeats fit into it */
 #define KINDS_MAX 64u
 #define HEAD_BYTES_MAX ((uint64_t)256 << 20) /* a larger head is reckoned from the read bandwidth, not loaded */
 
@@ -93,7 +93,7 @@ static int measure_cell(struct measuring *p, struct stage *s, uint32_t block, st
     int repeats = once > 0 ? (int)(PATIENCE_MS * 1e-3 / once) : 0;
     cell.seconds = once;
     if (!late && once > 0 && repeats >= 3)
-        cell.seconds = stage_probe_block(s, block, cell.sequences, cell.tokens, cell.past, repeats > 15 ? 15 : repeats);
+        cell.seconds = stage_probe_block(s, block, cell.sequences, cell.tokens, cell.past, repeats > 9 ? 9 : repeats);
     if (cell.seconds < 0)
         return error_set(err, (int)cell.seconds, "cannot measure block %u with %u x %u tokens after %u: %s", block,
                          cell.sequences, cell.tokens, cell.past, error_name((int)cell.seconds));

@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "worker/compute.h"
 
-#define CONNECT_MS 3000
+#define CONNECT_MS 2000
 #define ECHO_MS 10000         /* longest wait for one answer */
 #define TOTAL_MS 8000         /* after this the rate is judged by what was measured so far */
 #define WARM_UP 2u
