@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "engine/quant/dequantize.h"
 
 /* A fused tensor's rows, part after part. */
 struct part {
@@ -129,18 +130,18 @@ static int load_rows(struct weights_load *l, const struct gguf_tensor *t, uint64
 int weights_load_vector(const struct model *m, const struct gguf_tensor *t, float **out, struct error *err)
 {
     uint64_t rows = t->shape[1], cols = t->shape[0];
-    struct matrix w = {0};
+    size_t row_bytes = type_row_bytes(t->type, cols);
     float *v = mem_zalloc((size_t)(rows * cols), sizeof *v);
     if (!v)
         return error_set(err, ERR_NOMEM, "%s: no memory for tensor %s", gguf_path(m->g), t->name);
-    int failed = matrix_load(&w, NULL, t->type, (uint32_t)rows, (uint32_t)cols, t->data, true, err);
-    if (failed) {
-        mem_free(v);
-        return failed;
+    for (uint64_t r = 0; r < rows; r++) {
+        int failed = dequantize_row(t->type, (const char *)t->data + r * row_bytes, v + r * cols, cols);
+        if (failed) {
+            mem_free(v);
+            return error_set(err, failed, "%s: tensor %s of type %s cannot be read as floats", gguf_path(m->g), t->name,
+                             type_name(t->type));
+        }
     }
-    for (uint32_t r = 0; r < rows; r++)
-        matrix_row(&w, r, v + r * cols);
-    matrix_free(&w);
     *out = v;
     return 0;
 }
