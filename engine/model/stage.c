@@ -10,6 +10,12 @@
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
 
+/* The page table that stage_probe.c makes up. */
+static size_t probe_table_bytes(const struct stage_options *o)
+{
+    return (o->max_context / KV_PAGE_TOKENS + 1) * sizeof(uint32_t);
+}
+
 void stage_memory_need(const struct model *m, const struct stage_options *o, struct stage_memory *out)
 {
     struct stage_memory need = {0};
@@ -25,7 +31,7 @@ void stage_memory_need(const struct model *m, const struct stage_options *o, str
         need.kv = kv_cache_bytes(&m->shape, o->first_block, last, o->kv, o->kv_pages);
         need.buffers = forward_bytes(&m->shape, o->first_block, last, o->max_tokens, o->max_context, last_stage,
                                      pool_threads(o->pool)) +
-                       (o->max_context / KV_PAGE_TOKENS + 1) * sizeof(uint32_t);
+                       probe_table_bytes(o);
     }
     need.total = need.weights + need.embedding + need.head + need.kv + need.buffers;
     *out = need;
@@ -33,33 +39,37 @@ void stage_memory_need(const struct model *m, const struct stage_options *o, str
 
 static uint64_t owned_by(const struct matrix *w)
 {
-    return w->rows ? w->bytes : 0;
+    return w->rows ? w->bytes : 0; /* 0 as well while it borrows the file's map */
+}
+
+static uint64_t block_owns(const struct stage *s, uint32_t i)
+{
+    const struct block_weights *w = &s->block[i];
+    uint64_t sum = sizeof *w;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        const struct gguf_tensor *t = s->model->block[s->options.first_block + i].slot[slot];
+        sum += owned_by(&w->matrix[slot]) + w->stack_count[slot] * sizeof(struct matrix);
+        for (uint32_t e = 0; e < w->stack_count[slot]; e++)
+            sum += owned_by(&w->stack[slot][e]);
+        if (t && (slots[slot].kind == SLOT_VECTOR || slots[slot].kind == SLOT_VECTORS))
+            sum += t->shape[0] * t->shape[1] * sizeof(float);
+    }
+    return sum;
 }
 
 void stage_memory_used(const struct stage *s, struct stage_memory *out)
 {
-    struct stage_memory used;
-    stage_memory_need(s->model, &s->options, &used);
-    if (s->options.keep_mapped) { /* what was borrowed from the map is not owned */
-        used.weights = 0;
-        for (uint32_t i = 0; i < s->kv.blocks; i++) {
-            const struct block_weights *w = &s->block[i];
-            used.weights += sizeof *w;
-            for (int slot = 0; slot < SLOTS; slot++) {
-                const struct gguf_tensor *t = s->model->block[s->options.first_block + i].slot[slot];
-                used.weights += owned_by(&w->matrix[slot]) + w->stack_count[slot] * sizeof(struct matrix);
-                for (uint32_t e = 0; e < w->stack_count[slot]; e++)
-                    used.weights += owned_by(&w->stack[slot][e]);
-                if (t && (slots[slot].kind == SLOT_VECTOR || slots[slot].kind == SLOT_VECTORS))
-                    used.weights += t->shape[0] * t->shape[1] * sizeof(float);
-            }
-        }
-        if (s->has_embedding)
-            used.embedding = owned_by(&s->embedding.tokens) + owned_by(&s->embedding.positions);
-        if (s->has_head)
-            used.head = owned_by(&s->head.output) + weights_head_vector_bytes(s->model);
-        used.total = used.weights + used.embedding + used.head + used.kv + used.buffers;
+    struct stage_memory used = {0};
+    for (uint32_t i = 0; i < s->kv.blocks; i++) {
+        used.weights += block_owns(s, i);
+        used.kv += (uint64_t)s->kv.pages * s->kv.run[i].page_bytes;
     }
+    if (s->has_embedding)
+        used.embedding = owned_by(&s->embedding.tokens) + owned_by(&s->embedding.positions);
+    if (s->has_head)
+        used.head = owned_by(&s->head.output) + weights_head_vector_bytes(s->model);
+    used.buffers = s->forward.memory_bytes + probe_table_bytes(&s->options);
+    used.total = used.weights + used.embedding + used.head + used.kv + used.buffers;
     *out = used;
 }
 
@@ -121,7 +131,7 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
     s->has_embedding = o->first_block == 0;
     s->has_head = o->last_block == m->shape.blocks - 1;
     s->block = mem_zalloc(o->last_block - o->first_block + 1, sizeof *s->block);
-    s->probe_pages = mem_zalloc(o->max_context / KV_PAGE_TOKENS + 1, sizeof *s->probe_pages);
+    s->probe_pages = mem_zalloc(1, probe_table_bytes(o));
     if (!s->block || !s->probe_pages) {
         failed =
             error_set(err, ERR_NOMEM, "no memory for the weights of %u blocks", o->last_block - o->first_block + 1);
