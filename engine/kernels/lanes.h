@@ -1,7 +1,7 @@
 /* What the quantised products need of an ISA: LANES rows side by side as floats (lf), whole numbers (li) and four bytes
  * each (lb), and the dot of four columns. DOT_UNSIGNED: 8-bit weights are stored xor 0x80 and multiplied unsigned (the
  * dot instruction wants that), and the 128 too many come off through the sum of the activations.
- * A file sets LANES_VNNI or LANES_DOTPROD before including this, where it is compiled for that. */
+ * A file sets LANES_VNNI, LANES_DOTPROD or LANES_I8MM before including this, where it is compiled for that. */
 #ifndef BRIGADE_ENGINE_KERNELS_LANES_H
 #define BRIGADE_ENGINE_KERNELS_LANES_H
 
@@ -27,6 +27,11 @@ INLINE lf lf_from(li a) { return _mm512_cvtepi32_ps(a); }
 INLINE lf lf_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE lf lf_load_u8(const void *p) { return lf_from(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 INLINE lf lf_load_i8(const void *p) { return lf_from(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE lf lf_load_u4(const void *p, int shift) /* a nibble of each byte */
+{
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    return lf_from(_mm512_and_si512(_mm512_srli_epi32(bytes, (unsigned)shift), _mm512_set1_epi32(15)));
+}
 INLINE lf lf_load_e8m0_half(const void *p)
 {
     __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
@@ -73,6 +78,11 @@ INLINE lf lf_from(li a) { return _mm256_cvtepi32_ps(a); }
 INLINE lf lf_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 INLINE lf lf_load_u8(const void *p) { return lf_from(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
 INLINE lf lf_load_i8(const void *p) { return lf_from(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+INLINE lf lf_load_u4(const void *p, int shift)
+{
+    __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    return lf_from(_mm256_and_si256(_mm256_srli_epi32(bytes, shift), _mm256_set1_epi32(15)));
+}
 INLINE lf lf_load_e8m0_half(const void *p)
 {
     __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
@@ -176,6 +186,12 @@ INLINE lf lf_load_i8(const void *p)
     int16x8_t h = vmovl_s8(vld1_s8(p));
     return (lf){vcvtq_f32_s32(vmovl_s16(vget_low_s16(h))), vcvtq_f32_s32(vmovl_high_s16(h))};
 }
+INLINE lf lf_load_u4(const void *p, int shift)
+{
+    uint8x8_t nibbles = vand_u8(vshl_u8(vld1_u8(p), vdup_n_s8((int8_t)-shift)), vdup_n_u8(15));
+    uint16x8_t h = vmovl_u8(nibbles);
+    return (lf){vcvtq_f32_u32(vmovl_u16(vget_low_u16(h))), vcvtq_f32_u32(vmovl_high_u16(h))};
+}
 INLINE float32x4_t e8m0_half4(uint32x4_t e)
 {
     uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
@@ -219,6 +235,51 @@ INLINE lb lb_lookup(lb table, lb index)
 INLINE lb lb_flip(lb x) { return x; }
 
 INLINE void lb_opaque(lb *x) { __asm__ volatile("" : "+w"(x->a), "+w"(x->b)); }
+
+#ifdef LANES_I8MM
+#define LANES_DOTPROD
+/* Two rows by eight columns times two tokens by eight columns is one instruction. The sums of a pair of tokens are kept
+ * mixed, as it leaves them: four registers, each [row 2i token 0, row 2i token 1, row 2i+1 token 0, row 2i+1 token 1]. */
+#define LANES_PAIRS 1
+typedef struct {
+    int8x16_t rows[2][4]; /* by eight columns, by pair of rows */
+} lp;
+
+INLINE lp lp_from(const lb w[4]) /* 16 columns */
+{
+    lp out;
+    for (int p = 0; p < 2; p++) {
+        int32x4_t a0 = vreinterpretq_s32_s8(w[2 * p].a), a1 = vreinterpretq_s32_s8(w[2 * p + 1].a);
+        int32x4_t b0 = vreinterpretq_s32_s8(w[2 * p].b), b1 = vreinterpretq_s32_s8(w[2 * p + 1].b);
+        out.rows[p][0] = vreinterpretq_s8_s32(vzip1q_s32(a0, a1));
+        out.rows[p][1] = vreinterpretq_s8_s32(vzip2q_s32(a0, a1));
+        out.rows[p][2] = vreinterpretq_s8_s32(vzip1q_s32(b0, b1));
+        out.rows[p][3] = vreinterpretq_s8_s32(vzip2q_s32(b0, b1));
+    }
+    return out;
+}
+INLINE void li_mix(li *x, li *y) /* both hold one number in all lanes */
+{
+    int32x4_t both = vzip1q_s32(x->a, y->a);
+    *x = *y = (li){both, both};
+}
+INLINE void li_unmix(li *x, li *y)
+{
+    li first = {vuzp1q_s32(x->a, x->b), vuzp1q_s32(y->a, y->b)}, second = {vuzp2q_s32(x->a, x->b), vuzp2q_s32(y->a, y->b)};
+    *x = first;
+    *y = second;
+}
+INLINE void lp_dot16(li *x, li *y, const lp *w, const int8_t *a, const int8_t *b)
+{
+    for (int p = 0; p < 2; p++) {
+        int8x16_t tokens = vcombine_s8(vld1_s8(a + 8 * p), vld1_s8(b + 8 * p));
+        x->a = vmmlaq_s32(x->a, w->rows[p][0], tokens);
+        x->b = vmmlaq_s32(x->b, w->rows[p][1], tokens);
+        y->a = vmmlaq_s32(y->a, w->rows[p][2], tokens);
+        y->b = vmmlaq_s32(y->b, w->rows[p][3], tokens);
+    }
+}
+#endif
 
 #ifdef LANES_DOTPROD
 INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)

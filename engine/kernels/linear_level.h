@@ -17,35 +17,63 @@
 #endif
 
 /* What follows of a layout at compile time. */
-INLINE uint32_t subs_of(enum layout l) /* sub-blocks of 32 columns in a block */
+INLINE bool in_256(enum layout l)
 {
-    return l >= LAYOUT_Q4_K ? 8 : 1;
+    return l >= LAYOUT_Q2_K;
+}
+INLINE bool has_codes(enum layout l)
+{
+    return l == LAYOUT_IQ4_NL || l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS;
+}
+INLINE bool has_offset(enum layout l)
+{
+    return l == LAYOUT_Q4_1 || l == LAYOUT_Q5_1 || l == LAYOUT_Q2_K || l == LAYOUT_Q4_K || l == LAYOUT_Q5_K;
+}
+INLINE int groups_of(enum layout l)
+{
+    return l == LAYOUT_Q2_K || l == LAYOUT_Q3_K || l == LAYOUT_Q6_K ? 2 : 1;
 }
 INLINE uint32_t header_bytes(enum layout l)
 {
-    return l == LAYOUT_Q4_K || l == LAYOUT_Q5_K ? 64 : l >= LAYOUT_Q4_K ? 32 : 0;
+    return !in_256(l) ? 0 : has_offset(l) ? 64 : 32;
 }
 INLINE uint32_t quant_bytes(enum layout l)
 {
-    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED ? 512 : l == LAYOUT_Q5_K ? 320 : l == LAYOUT_Q6_K ? 384 : 256;
+    return l == LAYOUT_Q8_0                                                ? 512
+           : l == LAYOUT_Q2_K                                              ? 128
+           : l == LAYOUT_Q3_K                                              ? 192
+           : l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K      ? 320
+           : l == LAYOUT_Q6_K                                              ? 384
+                                                                           : 256;
 }
 INLINE uint32_t sub_block_bytes(enum layout l)
 {
-    if (l == LAYOUT_EXPANDED)
-        return sizeof(struct panel32);
-    return quant_bytes(l) + (l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS ? 16 : 32);
+    return quant_bytes(l) + (l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS   ? 16
+                             : l == LAYOUT_Q4_1 || l == LAYOUT_Q5_1 ? 64
+                                                                    : 32);
 }
 INLINE enum width width_of(enum layout l)
 {
-    return l == LAYOUT_Q4_0 || l == LAYOUT_Q4_K ? WIDTH_4
-           : l == LAYOUT_Q5_K                   ? WIDTH_5
-           : l == LAYOUT_Q6_K                   ? WIDTH_6
-                                                : WIDTH_8;
+    return l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K                   ? WIDTH_5
+           : l == LAYOUT_Q6_K                                                         ? WIDTH_6
+           : l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED || has_codes(l)                 ? WIDTH_8
+                                                                                      : WIDTH_4;
 }
-/* Weights are stored 2^shift too high; 0: not at all. */
+/* Weights are stored 2^shift too high; -1: not at all. */
 INLINE int zero_shift(enum layout l)
 {
-    return l == LAYOUT_Q4_0 ? 3 : l == LAYOUT_Q6_K ? 5 : width_of(l) == WIDTH_8 && DOT_UNSIGNED ? 7 : 0;
+    return l == LAYOUT_Q4_0                            ? 3
+           : l == LAYOUT_Q5_0                          ? 4
+           : l == LAYOUT_Q3_K                          ? 2
+           : l == LAYOUT_Q6_K                          ? 5
+           : width_of(l) == WIDTH_8 && DOT_UNSIGNED    ? 7
+                                                       : -1;
+}
+
+/* Bit g of each byte, moved to bit `to`. */
+INLINE lb one_bit(lb bits, const int g, const int to)
+{
+    return lb_and(g > to ? lb_right(bits, g - to) : g < to ? lb_left(bits, to - g) : bits, 1 << to);
 }
 
 /* The weights of columns 16·half to 16·half + 15 of one sub-block, LANES rows: four groups of four columns. */
@@ -57,17 +85,28 @@ INLINE void unpack16(enum layout l, const uint8_t *q, uint32_t row, const int ha
             w[j] = lb_load(q + 64 * (4 * half + j));
         return;
     }
-    for (int j = 0; j < 4; j++) {
-        lb both = lb_load(q + 64 * j);
-        w[j] = lb_and(half ? lb_right(both, 4) : both, 15);
+    if (l == LAYOUT_Q2_K || l == LAYOUT_Q3_K) {
+        lb pairs = lb_load(q + 64 * half);
+        w[0] = lb_and(pairs, 3);
+        w[1] = lb_and(lb_right(pairs, 2), 3);
+        w[2] = lb_and(lb_right(pairs, 4), 3);
+        w[3] = lb_and(lb_right(pairs, 6), 3);
+    } else {
+        for (int j = 0; j < 4; j++) {
+            lb both = lb_load(q + 64 * j);
+            w[j] = lb_and(half ? lb_right(both, 4) : both, 15);
+        }
     }
-    if (l == LAYOUT_IQ4_NL || l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS)
+    if (has_codes(l))
         for (int j = 0; j < 4; j++)
             w[j] = lb_lookup(codes, w[j]);
-    if (l == LAYOUT_Q5_K) { /* bit g of a byte: the fifth bit of group g */
-        lb high = lb_load(q + 256);
-        for (int j = 0; j < 4; j++)
-            w[j] = lb_or(w[j], lb_and(half ? lb_right(high, j) : lb_left(high, 4 - j), 16));
+    if (l == LAYOUT_Q3_K || width_of(l) == WIDTH_5) {
+        lb high = lb_load(q + (l == LAYOUT_Q3_K ? 128 : 256));
+        const int to = l == LAYOUT_Q3_K ? 2 : 4;
+        w[0] = lb_or(w[0], one_bit(high, 4 * half, to));
+        w[1] = lb_or(w[1], one_bit(high, 4 * half + 1, to));
+        w[2] = lb_or(w[2], one_bit(high, 4 * half + 2, to));
+        w[3] = lb_or(w[3], one_bit(high, 4 * half + 3, to));
     }
     if (l == LAYOUT_Q6_K) { /* bits 2j of a byte of the half's 64 */
         lb high = lb_load(q + 256 + 64 * half);
@@ -78,29 +117,42 @@ INLINE void unpack16(enum layout l, const uint8_t *q, uint32_t row, const int ha
     }
 }
 
-/* Scales (of both halves) and offsets of LANES rows of a sub-block. */
+/* Scales and offsets of LANES rows of a sub-block, by half where the layout has two groups. */
 struct scales {
-    lf scale[2], offset;
+    lf scale[2], offset[2];
 };
 
 INLINE struct scales unpack_scales(enum layout l, const uint8_t *header, const uint8_t *s, uint32_t row)
 {
     struct scales out;
-    out.offset = lf_set1(0);
+    lf zero = lf_set1(0);
+    out.offset[0] = out.offset[1] = zero;
     if (l == LAYOUT_MXFP4) {
         out.scale[0] = lf_load_e8m0_half(s + row);
-    } else if (l == LAYOUT_Q4_K || l == LAYOUT_Q5_K) {
-        out.scale[0] = lf_mul(lf_load_f16(header + 2 * row), lf_load_u8(s + row));
-        out.offset = lf_minus(lf_mul(lf_load_f16(header + 32 + 2 * row), lf_load_u8(s + 16 + row)));
-    } else if (l == LAYOUT_Q6_K) {
-        lf d = lf_load_f16(header + 2 * row);
-        out.scale[0] = lf_mul(d, lf_load_i8(s + row));
-        out.scale[1] = lf_mul(d, lf_load_i8(s + 16 + row));
-        return out;
-    } else if (l == LAYOUT_IQ4_XS) {
-        out.scale[0] = lf_mul(lf_load_f16(header + 2 * row), lf_load_i8(s + row));
-    } else {
+    } else if (!in_256(l)) {
         out.scale[0] = lf_load_f16(s + 2 * row);
+        if (has_offset(l))
+            out.offset[0] = lf_load_f16(s + 32 + 2 * row);
+    } else {
+        lf d = lf_load_f16(header + 2 * row);
+        if (l == LAYOUT_Q2_K) {
+            lf dmin = lf_load_f16(header + 32 + 2 * row);
+            out.scale[0] = lf_mul(d, lf_load_u4(s + row, 0));
+            out.scale[1] = lf_mul(d, lf_load_u4(s + 16 + row, 0));
+            out.offset[0] = lf_minus(lf_mul(dmin, lf_load_u4(s + row, 4)));
+            out.offset[1] = lf_minus(lf_mul(dmin, lf_load_u4(s + 16 + row, 4)));
+            return out;
+        }
+        if (has_offset(l)) { /* Q4_K, Q5_K */
+            out.scale[0] = lf_mul(d, lf_load_u8(s + row));
+            out.offset[0] = lf_minus(lf_mul(lf_load_f16(header + 32 + 2 * row), lf_load_u8(s + 16 + row)));
+        } else { /* Q3_K, Q6_K, IQ4_XS */
+            out.scale[0] = lf_mul(d, lf_load_i8(s + row));
+            if (groups_of(l) == 2) {
+                out.scale[1] = lf_mul(d, lf_load_i8(s + 16 + row));
+                return out;
+            }
+        }
     }
     out.scale[1] = out.scale[0];
     return out;
@@ -111,13 +163,39 @@ INLINE void dot_half(enum layout l, const uint8_t *q, uint32_t row, const int ha
                      const uint32_t T, lb codes, li sum[TILE])
 {
     lb w[4];
+    uint32_t t = 0;
     unpack16(l, q, row, half, codes, w);
-    for (uint32_t t = 0; t < T; t++)
+#ifdef LANES_PAIRS
+    if (T >= 2) {
+        lp pairs = lp_from(w);
+        for (; t + 2 <= T; t += 2)
+            lp_dot16(&sum[t], &sum[t + 1], &pairs, a[t].q + 16 * half, a[t + 1].q + 16 * half);
+    }
+#endif
+    for (; t < T; t++)
         sum[t] = li_dot16(width_of(l), sum[t], w, a[t].q + 16 * half);
 }
 
-INLINE void accumulate(lf scale, const struct act_block *a, const uint32_t T, const li sum[TILE], lf acc[TILE])
+/* Where the sums of a sub-block start: 0, or what takes off the zero of the weights. part: which columns' Σ q. */
+INLINE void start(enum layout l, int part, const struct act_block *a, const uint32_t T, li sum[TILE])
 {
+    const int shift = zero_shift(l);
+    for (uint32_t t = 0; t < T; t++) {
+        int32_t minus = part == 0 ? a[t].minus_sum : part == 1 ? a[t].minus_low : a[t].minus_sum - a[t].minus_low;
+        sum[t] = shift < 0 ? li_zero() : li_set1_shifted(minus, shift);
+    }
+#ifdef LANES_PAIRS
+    for (uint32_t t = 0; t + 2 <= T; t += 2)
+        li_mix(&sum[t], &sum[t + 1]);
+#endif
+}
+
+INLINE void accumulate(lf scale, const struct act_block *a, const uint32_t T, li sum[TILE], lf acc[TILE])
+{
+#ifdef LANES_PAIRS
+    for (uint32_t t = 0; t + 2 <= T; t += 2)
+        li_unmix(&sum[t], &sum[t + 1]);
+#endif
     for (uint32_t t = 0; t < T; t++)
         acc[t] = lf_fma(lf_mul(scale, lf_set1(a[t].d)), lf_from(sum[t]), acc[t]);
 }
@@ -126,43 +204,44 @@ INLINE void accumulate(lf scale, const struct act_block *a, const uint32_t T, co
 INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int groups, bool offset, uint32_t row,
                          const struct act_block *a, const uint32_t T, lb codes, lf acc[TILE])
 {
-    const int shift = zero_shift(l);
     li sum[TILE];
-    for (uint32_t t = 0; t < T; t++)
-        sum[t] = shift ? li_set1_shifted(groups == 1 ? a[t].minus_sum : a[t].minus_low, shift) : li_zero();
+    start(l, groups == 1 ? 0 : 1, a, T, sum);
     dot_half(l, q, row, 0, a, T, codes, sum);
     if (groups == 2) {
         accumulate(s.scale[0], a, T, sum, acc);
-        for (uint32_t t = 0; t < T; t++)
-            sum[t] = shift ? li_set1_shifted(a[t].minus_sum - a[t].minus_low, shift) : li_zero();
+        start(l, 2, a, T, sum);
     }
     dot_half(l, q, row, 1, a, T, codes, sum);
     accumulate(s.scale[1], a, T, sum, acc);
-    if (offset && groups == 1)
-        for (uint32_t t = 0; t < T; t++)
-            acc[t] = lf_fma(s.offset, lf_set1(a[t].ds), acc[t]);
+    for (uint32_t t = 0; offset && t < T; t++) {
+        if (groups == 1) {
+            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].ds), acc[t]);
+        } else {
+            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].d * (float)-a[t].minus_low), acc[t]);
+            acc[t] = lf_fma(s.offset[1], lf_set1(a[t].d * (float)(a[t].minus_low - a[t].minus_sum)), acc[t]);
+        }
+    }
 }
 
 INLINE void panel_tile(enum layout l, const uint8_t *p, const struct act_block *a, uint32_t blocks, const uint32_t T,
                        float *out)
 {
-    const int groups = l == LAYOUT_Q6_K ? 2 : 1;
-    const bool offset = l == LAYOUT_Q4_K || l == LAYOUT_Q5_K;
     lf acc[SUBS][TILE];
     lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
     codes = DOT_UNSIGNED ? lb_flip(codes) : codes;
     for (uint32_t t = 0; t < T; t++)
         for (uint32_t i = 0; i < SUBS; i++)
             acc[i][t] = lf_load(out + t * PANEL_ROWS + i * LANES);
-    for (uint32_t b = 0; b < blocks; b += subs_of(l)) {
+    const uint32_t subs = in_256(l) ? 8 : 1;
+    for (uint32_t b = 0; b < blocks; b += subs) {
         const uint8_t *header = p;
         p += header_bytes(l);
-        for (uint32_t g = 0; g < subs_of(l); g++, p += sub_block_bytes(l), a += T) {
+        for (uint32_t g = 0; g < subs; g++, p += sub_block_bytes(l), a += T) {
             for (uint32_t line = 0; line < sub_block_bytes(l); line += 64)
                 __builtin_prefetch(p + FETCH_AHEAD + line);
             for (uint32_t i = 0; i < SUBS; i++) {
                 struct scales s = unpack_scales(l, header, p + quant_bytes(l), i * LANES);
-                multiply_sub(l, p, s, groups, offset, i * LANES, a, T, codes, acc[i]);
+                multiply_sub(l, p, s, groups_of(l), has_offset(l), i * LANES, a, T, codes, acc[i]);
             }
         }
     }
@@ -180,20 +259,14 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
         for (uint32_t i = 0; i < SUBS; i++) {
             lf acc[TILE];
             uint32_t row = i * LANES;
-            struct scales s = {{lf_load(p->scale[0] + row), lf_load(p->scale[1] + row)}, lf_load(p->offset[0] + row)};
+            struct scales s = {{lf_load(p->scale[0] + row), lf_load(p->scale[1] + row)},
+                               {lf_load(p->offset[0] + row), lf_load(p->offset[1] + row)}};
             for (uint32_t t = 0; t < T; t++)
                 acc[t] = lf_load(out + t * PANEL_ROWS + row);
             if (groups == 1)
                 multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 1, offset, row, a, T, codes, acc);
             else
-                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 2, false, row, a, T, codes, acc);
-            if (offset && groups == 2)
-                for (uint32_t t = 0; t < T; t++) {
-                    lf low = lf_set1(a[t].d * (float)-a[t].minus_low);
-                    lf high = lf_set1(a[t].d * (float)(a[t].minus_low - a[t].minus_sum));
-                    acc[t] = lf_fma(s.offset, low, acc[t]);
-                    acc[t] = lf_fma(lf_load(p->offset[1] + row), high, acc[t]);
-                }
+                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 2, offset, row, a, T, codes, acc);
             for (uint32_t t = 0; t < T; t++)
                 lf_store(out + t * PANEL_ROWS + row, acc[t]);
         }
@@ -249,10 +322,20 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 #define PANEL_CALL_LAYOUT_Q5_K(T) panel_tile(LAYOUT_Q5_K, p, a, blocks, T, acc)
 #define PANEL_CALL_LAYOUT_Q6_K(T) panel_tile(LAYOUT_Q6_K, p, a, blocks, T, acc)
 #define PANEL_CALL_LAYOUT_IQ4_XS(T) panel_tile(LAYOUT_IQ4_XS, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q4_1(T) panel_tile(LAYOUT_Q4_1, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q5_0(T) panel_tile(LAYOUT_Q5_0, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q5_1(T) panel_tile(LAYOUT_Q5_1, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q2_K(T) panel_tile(LAYOUT_Q2_K, p, a, blocks, T, acc)
+#define PANEL_CALL_LAYOUT_Q3_K(T) panel_tile(LAYOUT_Q3_K, p, a, blocks, T, acc)
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 
 PANEL_OF(q8_0, LAYOUT_Q8_0)
 PANEL_OF(q4_0, LAYOUT_Q4_0)
+PANEL_OF(q4_1, LAYOUT_Q4_1)
+PANEL_OF(q5_0, LAYOUT_Q5_0)
+PANEL_OF(q5_1, LAYOUT_Q5_1)
+PANEL_OF(q2_k, LAYOUT_Q2_K)
+PANEL_OF(q3_k, LAYOUT_Q3_K)
 PANEL_OF(iq4_nl, LAYOUT_IQ4_NL)
 PANEL_OF(mxfp4, LAYOUT_MXFP4)
 PANEL_OF(q4_k, LAYOUT_Q4_K)
@@ -300,6 +383,11 @@ INLINE void fill_linear(struct kernel_table *table)
     table->tile_tokens = TILE;
     table->panel[LAYOUT_Q8_0] = panel_q8_0;
     table->panel[LAYOUT_Q4_0] = panel_q4_0;
+    table->panel[LAYOUT_Q4_1] = panel_q4_1;
+    table->panel[LAYOUT_Q5_0] = panel_q5_0;
+    table->panel[LAYOUT_Q5_1] = panel_q5_1;
+    table->panel[LAYOUT_Q2_K] = panel_q2_k;
+    table->panel[LAYOUT_Q3_K] = panel_q3_k;
     table->panel[LAYOUT_IQ4_NL] = panel_iq4_nl;
     table->panel[LAYOUT_MXFP4] = panel_mxfp4;
     table->panel[LAYOUT_Q4_K] = panel_q4_k;

@@ -7,27 +7,31 @@
 #include "engine/quant/blocks.h"
 #include "engine/quant/types.h"
 
-/* One layout: what a block of `subs`·32 columns of 16 rows consists of, in order, in bytes for all 16 rows. */
+/* One layout: what a block of `subs`·32 columns of 16 rows consists of, in order, in units of one row. */
 struct shape {
     uint32_t type;
-    uint32_t subs;   /* 1 or 8 */
-    uint32_t header; /* d (and dmin): 2 bytes each a row; for subs of 1 the scales come after the quants instead */
-    uint32_t words;  /* 32-bit words of quants a row and sub: 4 (nibbles) or 8 */
-    uint32_t high;   /* words of high bits a row and sub */
-    uint32_t bytes;  /* bytes of scales a row and sub, each 16 rows together */
+    uint32_t subs;       /* 1 or 8 */
+    uint32_t header;     /* bytes of d (and dmin) before the sub-blocks */
+    uint32_t words;      /* 32-bit words of quants a sub: 2 (pairs of bits), 4 (nibbles) or 8 */
+    uint32_t high;       /* words of high bits a sub */
+    uint32_t scales;     /* numbers behind them, of */
+    uint32_t scale_size; /* bytes each; each number of all 16 rows together */
 };
 
 static const struct shape shapes[LAYOUT_COUNT] = {
-    [LAYOUT_Q8_0] = {TYPE_Q8_0, 1, 0, 8, 0, 2},     [LAYOUT_Q4_0] = {TYPE_Q4_0, 1, 0, 4, 0, 2},
-    [LAYOUT_IQ4_NL] = {TYPE_IQ4_NL, 1, 0, 4, 0, 2}, [LAYOUT_MXFP4] = {TYPE_MXFP4, 1, 0, 4, 0, 1},
-    [LAYOUT_Q4_K] = {TYPE_Q4_K, 8, 4, 4, 0, 2},     [LAYOUT_Q5_K] = {TYPE_Q5_K, 8, 4, 4, 1, 2},
-    [LAYOUT_Q6_K] = {TYPE_Q6_K, 8, 2, 4, 2, 2},     [LAYOUT_IQ4_XS] = {TYPE_IQ4_XS, 8, 2, 4, 0, 1},
+    [LAYOUT_Q8_0] = {TYPE_Q8_0, 1, 0, 8, 0, 1, 2},     [LAYOUT_Q4_0] = {TYPE_Q4_0, 1, 0, 4, 0, 1, 2},
+    [LAYOUT_Q4_1] = {TYPE_Q4_1, 1, 0, 4, 0, 2, 2},     [LAYOUT_Q5_0] = {TYPE_Q5_0, 1, 0, 4, 1, 1, 2},
+    [LAYOUT_Q5_1] = {TYPE_Q5_1, 1, 0, 4, 1, 2, 2},     [LAYOUT_IQ4_NL] = {TYPE_IQ4_NL, 1, 0, 4, 0, 1, 2},
+    [LAYOUT_MXFP4] = {TYPE_MXFP4, 1, 0, 4, 0, 1, 1},   [LAYOUT_Q2_K] = {TYPE_Q2_K, 8, 4, 2, 0, 2, 1},
+    [LAYOUT_Q3_K] = {TYPE_Q3_K, 8, 2, 2, 1, 2, 1},     [LAYOUT_Q4_K] = {TYPE_Q4_K, 8, 4, 4, 0, 2, 1},
+    [LAYOUT_Q5_K] = {TYPE_Q5_K, 8, 4, 4, 1, 2, 1},     [LAYOUT_Q6_K] = {TYPE_Q6_K, 8, 2, 4, 2, 2, 1},
+    [LAYOUT_IQ4_XS] = {TYPE_IQ4_XS, 8, 2, 4, 0, 1, 1},
 };
 
 /* One row's share of a sub-block. */
 struct sub {
     uint32_t words[8], high[2];
-    uint8_t scale[2];
+    uint8_t scale[4];
 };
 /* One row's share of a block. */
 struct row_block {
@@ -37,7 +41,7 @@ struct row_block {
 
 static size_t sub_bytes(const struct shape *s)
 {
-    return PANEL_ROWS * (4u * (s->words + s->high) + s->bytes);
+    return PANEL_ROWS * (4u * (s->words + s->high) + s->scales * s->scale_size);
 }
 
 static size_t block_bytes(const struct shape *s)
@@ -77,20 +81,39 @@ static void word_to(uint8_t *p, uint32_t w)
 
 /* ---- The file's block of one row, apart and together --------------------------------------------------------- */
 
+/* Blocks of 32: scales, fifth bits if any (bit i of a word: value i), then quants in the order of the panel. */
 static void take_32(const struct shape *s, const uint8_t *block, struct row_block *out)
 {
     struct sub *sub = out->subs;
-    sub->scale[0] = block[0];
-    sub->scale[1] = s->bytes == 2 ? block[1] : 0;
+    uint32_t bytes = s->scales * s->scale_size;
+    memcpy(sub->scale, block, bytes);
+    block += bytes;
+    if (s->high) {
+        uint32_t bits = word_at(block);
+        sub->high[0] = 0;
+        for (int g = 0; g < 8; g++) /* four bits become the lowest bits of four bytes */
+            sub->high[0] |= ((bits >> 4 * g & 15) * 0x204081 & LOW1) << g;
+        block += 4;
+    }
     for (uint32_t j = 0; j < s->words; j++)
-        sub->words[j] = word_at(block + s->bytes + 4 * j);
+        sub->words[j] = word_at(block + 4 * j);
 }
 
 static void give_32(const struct shape *s, const struct row_block *in, uint8_t *block)
 {
-    memcpy(block, in->subs->scale, s->bytes);
+    const struct sub *sub = in->subs;
+    uint32_t bytes = s->scales * s->scale_size;
+    memcpy(block, sub->scale, bytes);
+    block += bytes;
+    if (s->high) {
+        uint32_t bits = 0;
+        for (int g = 0; g < 8; g++)
+            bits |= ((sub->high[0] >> g & LOW1) * 0x1020408 >> 24 & 15) << 4 * g;
+        word_to(block, bits);
+        block += 4;
+    }
     for (uint32_t j = 0; j < s->words; j++)
-        word_to(block + s->bytes + 4 * j, in->subs->words[j]);
+        word_to(block + 4 * j, sub->words[j]);
 }
 
 /* Nibble k of 32 bytes as 4 words: columns 0..15 low, 16..31 high. */
@@ -216,6 +239,75 @@ static void give_xs(const struct row_block *in, uint8_t *block)
     memcpy(block, &b, sizeof b);
 }
 
+/* Bits 2·pair of 32 bytes as 2 words: group g's in bits 2·(g mod 4) of word g / 4. */
+static void gather_pairs(const uint8_t *bytes, int pair, uint32_t words[2])
+{
+    words[0] = words[1] = 0;
+    for (int j = 0; j < 8; j++)
+        words[j / 4] |= (word_at(bytes + 4 * j) >> 2 * pair & LOW2) << 2 * (j % 4);
+}
+
+static void scatter_pairs(uint8_t *bytes, int pair, const uint32_t words[2])
+{
+    for (int j = 0; j < 8; j++)
+        word_to(bytes + 4 * j, word_at(bytes + 4 * j) | (words[j / 4] >> 2 * (j % 4) & LOW2) << 2 * pair);
+}
+
+static void take_q2(const uint8_t *block, struct row_block *out)
+{
+    struct block_q2_k b;
+    memcpy(&b, block, sizeof b);
+    out->d = b.scale;
+    out->dmin = b.minimum;
+    for (int g = 0; g < 8; g++) {
+        memcpy(out->subs[g].scale, b.scales + 2 * g, 2);
+        gather_pairs(b.q + g / 4 * 32, g % 4, out->subs[g].words);
+    }
+}
+
+static void give_q2(const struct row_block *in, uint8_t *block)
+{
+    struct block_q2_k b = {.scale = in->d, .minimum = in->dmin};
+    for (int g = 0; g < 8; g++) {
+        memcpy(b.scales + 2 * g, in->subs[g].scale, 2);
+        scatter_pairs(b.q + g / 4 * 32, g % 4, in->subs[g].words);
+    }
+    memcpy(block, &b, sizeof b);
+}
+
+static void take_q3(const uint8_t *block, struct row_block *out)
+{
+    struct block_q3_k b;
+    memcpy(&b, block, sizeof b);
+    out->d = b.scale;
+    for (int g = 0; g < 8; g++) {
+        struct sub *sub = &out->subs[g];
+        sub->scale[0] = (uint8_t)(block_scale_q3(b.scales, 2 * g) - 32);
+        sub->scale[1] = (uint8_t)(block_scale_q3(b.scales, 2 * g + 1) - 32);
+        gather_pairs(b.q + g / 4 * 32, g % 4, sub->words);
+        sub->high[0] = 0;
+        for (int j = 0; j < 8; j++)
+            sub->high[0] |= (word_at(b.high + 4 * j) >> g & LOW1) << j;
+    }
+}
+
+static void give_q3(const struct row_block *in, uint8_t *block)
+{
+    struct block_q3_k b = {.scale = in->d};
+    for (int g = 0; g < 16; g++) {
+        unsigned s = (unsigned)(uint8_t)(in->subs[g / 2].scale[g % 2] + 32);
+        b.scales[g % 8] |= (uint8_t)((s & 15) << g / 8 * 4);
+        b.scales[8 + g % 4] |= (uint8_t)((s >> 4 & 3) << 2 * (g / 4));
+    }
+    for (int g = 0; g < 8; g++) {
+        const struct sub *sub = &in->subs[g];
+        scatter_pairs(b.q + g / 4 * 32, g % 4, sub->words);
+        for (int j = 0; j < 8; j++)
+            word_to(b.high + 4 * j, word_at(b.high + 4 * j) | (sub->high[0] >> j & LOW1) << g);
+    }
+    memcpy(block, &b, sizeof b);
+}
+
 static void take(enum layout layout, const uint8_t *block, struct row_block *out)
 {
     const struct shape *s = &shapes[layout];
@@ -225,6 +317,10 @@ static void take(enum layout layout, const uint8_t *block, struct row_block *out
         take_q6(block, out);
     else if (layout == LAYOUT_IQ4_XS)
         take_xs(block, out);
+    else if (layout == LAYOUT_Q2_K)
+        take_q2(block, out);
+    else if (layout == LAYOUT_Q3_K)
+        take_q3(block, out);
     else
         take_32(s, block, out);
 }
@@ -238,6 +334,10 @@ static void give(enum layout layout, const struct row_block *in, uint8_t *block)
         give_q6(in, block);
     else if (layout == LAYOUT_IQ4_XS)
         give_xs(in, block);
+    else if (layout == LAYOUT_Q2_K)
+        give_q2(in, block);
+    else if (layout == LAYOUT_Q3_K)
+        give_q3(in, block);
     else
         give_32(s, in, block);
 }
@@ -258,12 +358,8 @@ static void put_row(const struct shape *s, const struct row_block *in, uint32_t 
         for (uint32_t j = 0; j < s->high; j++)
             word_to(p + 4 * ((s->words + j) * PANEL_ROWS + row), sub->high[j]);
         uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
-        if (s->subs == 1) { /* one number of `bytes` bytes */
-            memcpy(scales + s->bytes * row, sub->scale, s->bytes);
-        } else {
-            for (uint32_t j = 0; j < s->bytes; j++)
-                scales[j * PANEL_ROWS + row] = sub->scale[j];
-        }
+        for (uint32_t j = 0; j < s->scales; j++)
+            memcpy(scales + s->scale_size * (j * PANEL_ROWS + row), sub->scale + s->scale_size * j, s->scale_size);
     }
 }
 
@@ -281,12 +377,8 @@ static void get_row(const struct shape *s, const uint8_t *block, uint32_t row, u
         for (uint32_t j = 0; j < s->high; j++)
             sub->high[j] = word_at(p + 4 * ((s->words + j) * PANEL_ROWS + row));
         const uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
-        if (s->subs == 1) {
-            memcpy(sub->scale, scales + s->bytes * row, s->bytes);
-        } else {
-            for (uint32_t j = 0; j < s->bytes; j++)
-                sub->scale[j] = scales[j * PANEL_ROWS + row];
-        }
+        for (uint32_t j = 0; j < s->scales; j++)
+            memcpy(sub->scale + s->scale_size * j, scales + s->scale_size * (j * PANEL_ROWS + row), s->scale_size);
     }
 }
 

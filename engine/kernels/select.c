@@ -25,6 +25,7 @@ static const struct {
 #elif defined(__aarch64__)
     {"neon", cpu_runs_neon, kernels_fill_neon},
     {"dotprod", cpu_runs_dotprod, kernels_fill_dotprod},
+    {"i8mm", cpu_runs_i8mm, kernels_fill_i8mm},
 #endif
 };
 #define LEVELS (sizeof levels / sizeof *levels)

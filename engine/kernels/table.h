@@ -25,14 +25,21 @@ struct act_block {
  * group g in the low and group g + 4 in the high nibbles. Scales of the 16 rows stand behind their block. */
 enum layout {
     LAYOUT_EXPANDED, /* struct panel32: any type, decoded on the fly from the file's own rows */
-    LAYOUT_Q8_0,     /* 512 bytes q, 16 binary16 */
-    LAYOUT_Q4_0,     /* 256 bytes of nibbles, 16 binary16 */
-    LAYOUT_IQ4_NL,   /* as Q4_0; nibbles are codes */
-    LAYOUT_MXFP4,    /* 256 bytes of nibbles (codes), 16 exponents */
-    LAYOUT_Q4_K,     /* 8 × (256 bytes of nibbles, 16 s, 16 m), then 16 d, 16 dmin (binary16) */
-    LAYOUT_Q5_K,     /* 8 × (256 bytes of nibbles, 64 bytes fifth bits, 16 s, 16 m), then 16 d, 16 dmin */
-    LAYOUT_Q6_K,     /* 8 × (256 bytes of nibbles, 128 bytes of high pairs, 16 s of each half), then 16 d */
-    LAYOUT_IQ4_XS,   /* 8 × (256 bytes of nibbles (codes), 16 signed s), then 16 d */
+    /* 32 columns a block */
+    LAYOUT_Q8_0,   /* 512 bytes q, 16 binary16 */
+    LAYOUT_Q4_0,   /* 256 bytes of nibbles, 16 binary16 */
+    LAYOUT_Q4_1,   /* as Q4_0, 16 minima behind */
+    LAYOUT_Q5_0,   /* 256 bytes of nibbles, 64 bytes of fifth bits (bit g: group g), 16 binary16 */
+    LAYOUT_Q5_1,   /* as Q5_0, 16 minima behind */
+    LAYOUT_IQ4_NL, /* as Q4_0; nibbles are codes */
+    LAYOUT_MXFP4,  /* 256 bytes of nibbles (codes), 16 exponents */
+    /* 256 columns a block: first 16 d and, where there are minima, 16 dmin (binary16), then 8 times: */
+    LAYOUT_Q2_K,   /* 128 bytes of 2 bits (group g: bits 2·(g mod 4) of half g / 4), 16 s|m<<4 of each half */
+    LAYOUT_Q3_K,   /* 128 bytes of 2 bits, 64 bytes of third bits, 16 signed s of each half */
+    LAYOUT_Q4_K,   /* 256 bytes of nibbles, 16 s, 16 m */
+    LAYOUT_Q5_K,   /* 256 bytes of nibbles, 64 bytes of fifth bits, 16 s, 16 m */
+    LAYOUT_Q6_K,   /* 256 bytes of nibbles, 128 bytes of high pairs, 16 signed s of each half */
+    LAYOUT_IQ4_XS, /* 256 bytes of nibbles (codes), 16 signed s */
     LAYOUT_COUNT
 };
 
