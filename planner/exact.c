@@ -60,10 +60,10 @@ static struct entry pop(struct frontier *f)
     return top;
 }
 
-static size_t slot_of(const struct search *s, const struct label *l)
+static uint64_t future_hash(const struct search *s, const struct label *l)
 {
     uint64_t what = (uint64_t)l->done << 16 | (uint64_t)s->way[l->type] << 1 | l->excluded;
-    return (size_t)(hash_mix64(l->used ^ hash_mix64(what)) & (s->slot_count - 1));
+    return hash_mix64(l->used ^ hash_mix64(what));
 }
 
 static bool same_future(const struct search *s, const struct label *a, const struct label *b)
@@ -73,27 +73,31 @@ static bool same_future(const struct search *s, const struct label *a, const str
 }
 
 /* The slot that holds the chain of labels with this one's future, or the empty one where it belongs. */
-static uint32_t *find_slot(struct search *s, const struct label *l)
+static struct slot *find_slot(struct search *s, const struct label *l, uint64_t hash)
 {
-    size_t i = slot_of(s, l);
-    while (s->slots[i] != LABEL_NONE && !same_future(s, search_label(s, s->slots[i]), l))
+    size_t i = (size_t)hash & (s->slot_count - 1);
+    uint32_t tag = (uint32_t)(hash >> 32);
+    while (s->slots[i].label != LABEL_NONE &&
+           (s->slots[i].tag != tag || !same_future(s, search_label(s, s->slots[i].label), l)))
         i = (i + 1) & (s->slot_count - 1);
     return &s->slots[i];
 }
 
 static int grow_slots(struct search *s, size_t count)
 {
-    uint32_t *old = s->slots;
+    struct slot *old = s->slots;
     size_t old_count = s->slot_count;
-    uint32_t *slots = mem_alloc(count * sizeof *slots);
+    struct slot *slots = mem_alloc(count * sizeof *slots);
     if (!slots)
         return ERR_NOMEM;
     memset(slots, 0xff, count * sizeof *slots);
     s->slots = slots;
     s->slot_count = count;
     for (size_t i = 0; i < old_count; i++)
-        if (old[i] != LABEL_NONE)
-            *find_slot(s, search_label(s, old[i])) = old[i];
+        if (old[i].label != LABEL_NONE) {
+            const struct label *l = search_label(s, old[i].label);
+            *find_slot(s, l, future_hash(s, l)) = old[i];
+        }
     mem_free(old);
     return 0;
 }
@@ -115,13 +119,14 @@ static int admit(struct search *s, const struct label *l, void *context)
         if (rc)
             return rc;
     }
-    uint32_t *slot = find_slot(s, l);
-    f->keys += *slot == LABEL_NONE;
+    uint64_t hash = future_hash(s, l);
+    struct slot *slot = find_slot(s, l, hash);
+    f->keys += slot->label == LABEL_NONE;
     /* The chain keeps its first label as the key's holder, dead or not. */
-    for (uint32_t i = *slot; i != LABEL_NONE; i = search_label(s, i)->chain)
+    for (uint32_t i = slot->label; i != LABEL_NONE; i = search_label(s, i)->chain)
         if (nowhere_later(s, search_label(s, i), l))
             return 0;
-    for (uint32_t i = *slot; i != LABEL_NONE; i = search_label(s, i)->chain)
+    for (uint32_t i = slot->label; i != LABEL_NONE; i = search_label(s, i)->chain)
         if (nowhere_later(s, l, search_label(s, i)))
             search_label(s, i)->dead = true;
     uint32_t index;
@@ -132,7 +137,7 @@ static int admit(struct search *s, const struct label *l, void *context)
     struct label *added = search_label(s, index);
     /* Dead labels need not stay in the chain: the new one stands in for them. */
     uint32_t *link = &added->chain;
-    for (uint32_t i = *slot; i != LABEL_NONE;) {
+    for (uint32_t i = slot->label; i != LABEL_NONE;) {
         struct label *old = search_label(s, i);
         uint32_t next = old->chain;
         if (!nowhere_later(s, added, old)) {
@@ -142,7 +147,7 @@ static int admit(struct search *s, const struct label *l, void *context)
         i = next;
     }
     *link = LABEL_NONE;
-    *slot = index;
+    *slot = (struct slot){index, (uint32_t)(hash >> 32)};
     return push(f, (struct entry){l->bound, index});
 }
 

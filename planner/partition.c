@@ -4,6 +4,9 @@
 #include "base/memory.h"
 #include "planner/solver.h"
 
+/* About half a second of one core; labels of a prefill are larger. */
+enum { DEFAULT_STATES = 400000 };
+
 static bool take(struct solver *v, struct search *s)
 {
     v->states += s->states;
@@ -82,7 +85,9 @@ int plan_solve(const struct plan_problem *p, const struct plan_options *options,
     int rc = plan_problem_check(p, e);
     if (rc || (rc = space_new(&v.space, p, v.options, e)))
         return rc;
-    v.max_states = v.options->max_states > 0 ? v.options->max_states : 1500000;
+    v.max_states = v.options->max_states > 0        ? v.options->max_states
+                   : p->objective == PLAN_TTFT ? DEFAULT_STATES / 2
+                                               : DEFAULT_STATES;
     v.depths = v.space->stages ? v.space->stages + 1 : 1;
     if (v.options->start)
         start_from(&v, v.options->start);

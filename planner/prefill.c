@@ -322,8 +322,9 @@ static void price_way(struct prefill *f, struct band *b, int w, int steps)
 static void price_band(struct prefill *f, struct band *b, int steps)
 {
     set_band(f, b->least, b->most);
-    for (int w = 0; w < f->ways; w++)
-        price_way(f, b, w, steps);
+    int first = f->ways == 2 && b->root[1] > b->root[0];
+    for (int w = 0; w < f->ways && b->lower < f->v->best; w++)
+        price_way(f, b, w ^ first, steps);
 }
 
 static int search_band(struct prefill *f, struct band *b, int beam, bool exact, double share)
@@ -353,12 +354,12 @@ static int worst_band(const struct band *band, int n, ticks best)
 }
 
 /* Cuts [least, most] into bands, finest where the bounds are lowest. */
-static int cut_bands(struct prefill *f, struct band *band, ticks least, ticks most)
+static int cut_bands(struct prefill *f, struct band *band, int most_bands, ticks least, ticks most)
 {
     int n = 1, i;
     band[0] = (struct band){.least = least, .most = most};
     price_band(f, &band[0], 40);
-    while (n < MAX_BANDS && (i = worst_band(band, n, f->v->best)) >= 0) {
+    while (n < most_bands && (i = worst_band(band, n, f->v->best)) >= 0) {
         double cut = sqrt((double)(band[i].least + 1) * (double)(band[i].most + 1));
         ticks middle = (ticks)cut;
         if (middle < band[i].least || middle >= band[i].most)
@@ -366,8 +367,8 @@ static int cut_bands(struct prefill *f, struct band *band, ticks least, ticks mo
         band[n] = band[i];
         band[n].least = middle + 1;
         band[i].most = middle;
-        price_band(f, &band[i], 21);
-        price_band(f, &band[n++], 21);
+        price_band(f, &band[i], 8);
+        price_band(f, &band[n++], 8);
     }
     return n;
 }
@@ -376,6 +377,36 @@ static int by_lower(const void *a, const void *b)
 {
     const struct band *x = a, *y = b;
     return x->lower != y->lower ? (x->lower < y->lower ? -1 : 1) : (x->least > y->least) - (x->least < y->least);
+}
+
+/* Local changes to the best plan so far. */
+static void improve(struct prefill *f)
+{
+    struct solver *v = f->v;
+    struct search s;
+    if (v->best >= TICKS_NEVER || v->space->stages || v->space->exclude_stages)
+        return;
+    struct candidate c = v->found;
+    ticks value = v->best;
+    prepare(&s, f, false);
+    s.space = v->space;
+    /* With few tracks the search goes by their times, and the full recursion judges what it found. */
+    if (!search_local(&s, &c, &value, 40000))
+        return;
+    if (!f->exact)
+        value = judge(f, &c);
+    if (value < v->best) {
+        v->found = c;
+        v->best = value;
+    }
+}
+
+static int open_bands(const struct band *band, int n, ticks best)
+{
+    int open = 0;
+    for (int i = 0; i < n; i++)
+        open += band[i].lower < best;
+    return open;
 }
 
 static int solve(struct prefill *f)
@@ -398,20 +429,22 @@ static int solve(struct prefill *f)
     int rc = solver_search(v, &s, 32, false, 1, NULL);
     if (rc || v->lower >= v->best)
         return rc;
+    improve(f);
     ticks high = v->best < TICKS_NEVER ? v->best : never, least = least_work(f, high);
     int n = 0;
     /* Twice: the beams of the first cut lower the best, which the second needs to cut in the right places. */
     for (int round = 0; round < 2 && !rc; round++) {
         high = v->best < TICKS_NEVER ? v->best : never;
-        n = least < high ? cut_bands(f, band, least, high) : 0;
+        n = least < high ? cut_bands(f, band, round ? MAX_BANDS : MAX_BANDS / 4, least, high) : 0;
         qsort(band, (size_t)n, sizeof *band, by_lower);
-        for (int i = 0; i < n && i < 6 && !rc; i++)
+        for (int i = 0; i < n && !rc; i++)
             if (band[i].lower < v->best)
-                rc = search_band(f, &band[i], 64, false, 1);
+                rc = search_band(f, &band[i], round ? 64 : 32, false, 1);
+        improve(f);
     }
     for (int i = 0; i < n && !rc; i++)
         if (band[i].lower < v->best)
-            rc = search_band(f, &band[i], 128, true, 0.5);
+            rc = search_band(f, &band[i], 0, true, 2.0 / (1 + open_bands(band + i, n - i, v->best)));
     lower = v->best;
     for (int i = 0; i < n; i++)
         lower = band[i].lower < lower ? band[i].lower : lower;

@@ -38,6 +38,11 @@ struct guide {
     int track; /* the one it speaks of; with two modes after the bottleneck, and the first one before */
 };
 
+/* Of the hash table: the newest label of a future, and part of the hash, so that most others need no look. */
+struct slot {
+    uint32_t label, tag;
+};
+
 struct candidate {
     int stages, device[PLAN_MAX_DEVICES], end[PLAN_MAX_DEVICES]; /* blocks done after each stage */
 };
@@ -68,7 +73,7 @@ struct search {
     /* Owned by the search functions. */
     char *labels;
     size_t stride, count, capacity;
-    uint32_t *slots;
+    struct slot *slots;
     size_t slot_count;
     uint8_t way[PLAN_MAX_DEVICES]; /* types with the same links onward share a number */
 };
@@ -86,6 +91,11 @@ static inline struct label *search_label(const struct search *s, uint32_t i)
 {
     return (struct label *)(s->labels + (size_t)i * s->stride);
 }
+
+/* Improves a plan by exchanging, adding and dropping devices, each time with the blocks balanced anew. For free problems
+ * (no fixed stages, no exclusion). `effort`: plans that may be evaluated. Returns true when *c became better by the
+ * tracks' time, then in *value. */
+bool search_local(const struct search *s, struct candidate *c, ticks *value, int effort);
 
 /* The parts both searches share. expand calls emit for each partial plan whose bound is below s->best. The parent may
  * move while emit adds labels: expand works on a copy. */
