@@ -95,9 +95,9 @@ static json_t *sensitivity_json(const struct plan_problem *p, const struct plan 
               put(o, "gain_percent", number(plan->value_s > 0 ? 100 * (1 - s->value_s / plan->value_s) : 0)) &&
               put(o, "same_devices", json_boolean(s->same_devices));
     if (s->change == PLAN_MORE_MEMORY)
-        ok = ok & put(o, "change", json_string("memory +1 GB")) && put(o, "device", json_string(name_of(p, s->device)));
+        ok = ok && put(o, "change", json_string("memory +1 GB")) && put(o, "device", json_string(name_of(p, s->device)));
     else
-        ok = ok & put(o, "change", json_string("link twice as fast")) && put(o, "a", json_string(name_of(p, s->from))) &&
+        ok = ok && put(o, "change", json_string("link twice as fast")) && put(o, "a", json_string(name_of(p, s->from))) &&
              put(o, "b", json_string(name_of(p, s->to)));
     if (ok)
         return o;
