@@ -60,7 +60,9 @@ struct chosen {
 
 /* One position whose logits are wanted. */
 struct head_output {
-    uint32_t row, span, index; /* row of x; which span, and which of its positions */
+    uint32_t row;         /* of x, among the rows that were kept */
+    uint32_t at;          /* its token in the micro-batch */
+    uint32_t span, index; /* which span, and which of its positions */
 };
 
 /* Bytes the buffers of a stage with these blocks take; exact. */

@@ -245,7 +245,7 @@ static uint32_t list_outputs(struct forward *f, const struct batch_span *spans, 
         if (span->want == WANT_SCORES && span->next_token < 0)
             end--;
         for (uint32_t p = span->want == WANT_SCORES ? 0 : end - 1; p < end; p++) {
-            struct head_output output = {.row = kept, .span = i, .index = p};
+            struct head_output output = {.row = kept, .at = row + p, .span = i, .index = p};
             f->kept[kept++] = row + p;
             if (span->want == WANT_LOGITS)
                 last[logits++] = output;
@@ -287,7 +287,7 @@ static void score_rows(void *context, size_t begin, size_t end, int thread)
             continue;
         uint32_t vocabulary = c->f->shape->vocabulary;
         int32_t next = o->index + 1 < span->count ? span->tokens[span->first + o->index + 1] : span->next_token;
-        c->f->scores[o->row] = score(c->f->logits + i * vocabulary, vocabulary, next);
+        c->f->scores[o->at] = score(c->f->logits + i * vocabulary, vocabulary, next);
     }
 }
 
@@ -314,12 +314,10 @@ static int finish(struct stage *s, const struct batch_span *spans, uint32_t coun
             else if (span->want == WANT_TOKEN)
                 failed = sampler_pick(span->sampling, logits, vocabulary, span->tokens, span->first + span->count,
                                       f->sampler_scratch, &r->sampled, err);
-            else if (!(f->scores[outputs[i].row] == f->scores[outputs[i].row]))
+            else if (!(f->scores[outputs[i].at] == f->scores[outputs[i].at]))
                 failed =
                     error_set(err, ERR_FORMAT, "logits at position %u are not numbers; the model's weights are damaged",
                               span->first + outputs[i].index);
-            else if (outputs[i].index == 0)
-                r->scores = f->scores + outputs[i].row;
             if (failed)
                 return failed;
         }
@@ -354,6 +352,8 @@ int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span
         memset(results, 0, span_count * sizeof *results);
         memset(f->scores, 0, n * sizeof *f->scores);
         count = list_outputs(f, spans, span_count, &logit_rows);
+        for (uint32_t i = 0, at = 0; i < span_count; at += spans[i++].count)
+            results[i].scores = spans[i].want == WANT_SCORES ? f->scores + at : NULL;
     }
     for (uint32_t b = s->options.first_block; b <= s->options.last_block; b++) {
         bool last = s->has_head && b == s->options.last_block && count < n;
