@@ -84,7 +84,10 @@ struct architecture {
     bool parallel;           /* feed-forward reads what attention reads; both are added at once */
     bool scaled_embedding;   /* × √width */
     bool granite_scales;     /* embedding, residual, logit and attention scales come from metadata */
+    bool logit_factor;       /* logits are multiplied by metadata's logit_scale (granite divides) */
     bool rope_switch;        /* rope.scaling.finetuned = false means no rotation at all */
+    bool rope_local_only;    /* blocks that see everything do not rotate */
+    uint32_t no_rope_every;  /* of so many blocks the last does not rotate; 0: all do */
     bool latent;             /* latent attention (MLA) */
     bool ff_of_experts;      /* without expert_feed_forward_length, feed_forward_length is shared out */
     float attention_softcap, final_softcap; /* when metadata has none */

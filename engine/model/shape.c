@@ -38,6 +38,9 @@ static int read_sizes(struct reader *r, struct model_shape *s)
         (got = reader_need_u32(r, "embedding_length", 1, WIDTH_MAX, &s->width)) < 0 ||
         (got = reader_need_u32(r, "context_length", 1, CONTEXT_MAX, &s->context)) < 0)
         return got;
+    if ((got = reader_u32(r, "nextn_predict_layers", 0, s->blocks - 1, &s->extra_blocks)) < 0)
+        return got;
+    s->blocks -= s->extra_blocks;
     const struct gguf_tensor *embedding = gguf_tensor_find(r->g, global_slots[TOKEN_EMBEDDING].name);
     if (!embedding)
         return error_set(r->err, ERR_FORMAT, "%s: tensor token_embd.weight is missing; is it a vocabulary-only file?",
@@ -126,6 +129,11 @@ static int read_scales(struct reader *r, struct model_shape *s)
     int got;
     s->embedding_scale = s->arch->scaled_embedding ? sqrtf((float)s->width) : 1.0f;
     s->residual_scale = s->logit_scale = 1.0f;
+    if (s->arch->logit_factor) {
+        got = reader_f32(r, "logit_scale", 0, 1e6, &s->logit_scale);
+        s->logit_scale = s->logit_scale == 0 ? 1 : s->logit_scale;
+        return got < 0 ? got : 0;
+    }
     if (!s->arch->granite_scales)
         return 0;
     float divisor = 0, scale = 0;
@@ -315,9 +323,10 @@ static int read_windows(struct reader *r, struct model_shape *s)
     for (uint32_t b = 0; b < s->blocks; b++) {
         bool local = window && (listed ? windowed[b] : !pattern || b % pattern < pattern - 1);
         s->block[b].window = local ? window : 0;
-        s->block[b].rope = a->positions == POSITIONS_LEARNED || s->rope_off              ? ROPE_NOT
-                           : local && (a->local_rope_base > 0 || a->local_rope_unscaled) ? ROPE_LOCAL
-                                                                                         : ROPE_GLOBAL;
+        bool turns = a->positions != POSITIONS_LEARNED && !s->rope_off && !(a->rope_local_only && !local) &&
+                     !(a->no_rope_every && (b + 1) % a->no_rope_every == 0);
+        bool own = local && (a->local_rope_base > 0 || a->local_rope_unscaled);
+        s->block[b].rope = !turns ? ROPE_NOT : own ? ROPE_LOCAL : ROPE_GLOBAL;
     }
     return 0;
 }

@@ -48,6 +48,7 @@ struct block_shape {
 struct model_shape {
     const struct architecture *arch;
     uint32_t blocks, width, vocabulary, context;
+    uint32_t extra_blocks;    /* after `blocks` in the file: multi-token prediction, which nobody computes here */
     uint32_t k_dim, v_dim;    /* of one head, as attention's paper means it */
     uint32_t rotary;          /* dims of a head that turn */
     uint32_t q_rank, kv_rank; /* latent attention; 0 */

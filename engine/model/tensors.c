@@ -130,6 +130,8 @@ static int refuse_unknown(const struct model *m, struct error *err)
                 }
             }
         }
+        if (in_block && block >= m->shape.blocks && block - m->shape.blocks < m->shape.extra_blocks)
+            continue;
         if (!known && in_block && block >= m->shape.blocks)
             return error_set(err, ERR_FORMAT, "%s: tensor %s belongs to block %u, but the model has %u",
                              gguf_path(m->g), t->name, block, m->shape.blocks);

@@ -145,6 +145,35 @@ static void deepseek_low_rank(struct gguf_builder *b, const char *a)
     gguf_build_u32(b, key(a, "attention.q_lora_rank"), 48);
 }
 
+static void deepseek1_keys(struct gguf_builder *b, const char *a)
+{
+    expert_ff(b, a);
+    gguf_build_u32(b, key(a, "leading_dense_block_count"), 1);
+    gguf_build_u32(b, key(a, "expert_shared_count"), 2);
+    gguf_build_f32(b, key(a, "expert_weights_scale"), 1);
+}
+
+static void glm4moe_keys(struct gguf_builder *b, const char *a)
+{
+    expert_ff(b, a);
+    gguf_build_u32(b, key(a, "leading_dense_block_count"), 1);
+    gguf_build_u32(b, key(a, "expert_shared_count"), 1);
+    gguf_build_f32(b, key(a, "expert_weights_scale"), 1.5f);
+    gguf_build_bool(b, key(a, "expert_weights_norm"), true);
+    gguf_build_u32(b, key(a, "rope.dimension_count"), 8);
+}
+
+static void cohere_keys(struct gguf_builder *b, const char *a)
+{
+    gguf_build_f32(b, key(a, "logit_scale"), 0.25f);
+}
+
+static void cohere2_keys(struct gguf_builder *b, const char *a)
+{
+    cohere_keys(b, a);
+    window(b, a);
+}
+
 /* As DeepSeek-V3: absorbed, sigmoid gates with a choice bias, groups, normalised. */
 static void deepseek_v3(struct gguf_builder *b, const char *a)
 {
@@ -227,6 +256,19 @@ static const struct model_variant table[] = {
      .experts = 6,
      .used = 3,
      .keys = gpt_oss_keys},
+    {.name = "glm4", .architecture = "glm4", .keys = partial_rotary},
+    {.name = "glm4moe", .architecture = "glm4moe", .experts = 6, .used = 2, .keys = glm4moe_keys},
+    {.name = "seed_oss", .architecture = "seed_oss", .k_dim = 24, .v_dim = 24},
+    {.name = "smollm3", .architecture = "smollm3", .blocks = 5, .tied = true},
+    {.name = "command-r", .architecture = "command-r", .tied = true, .keys = cohere_keys},
+    {.name = "cohere2", .architecture = "cohere2", .blocks = 5, .tied = true, .keys = cohere2_keys},
+    {.name = "internlm2", .architecture = "internlm2"},
+    {.name = "exaone", .architecture = "exaone", .globals = G(ROPE_FREQS)},
+    {.name = "ernie4_5", .architecture = "ernie4_5", .tied = true},
+    {.name = "orion", .architecture = "orion"},
+    {.name = "starcoder", .architecture = "starcoder", .kv_heads = 1, .tied = true},
+    {.name = "olmoe", .architecture = "olmoe", .kv_heads = 4, .experts = 6, .used = 2},
+    {.name = "deepseek", .architecture = "deepseek", .experts = 6, .used = 2, .keys = deepseek1_keys},
     {.name = "deepseek2-lite",
      .architecture = "deepseek2",
      .blocks = 27,

@@ -361,6 +361,26 @@ static void costs_follow_from_shapes(void)
     mem_free(bytes);
 }
 
+/* Blocks for multi-token prediction come last in the file; they are left alone. */
+static void prediction_blocks_are_left_out(void)
+{
+    struct model_variant v = *model_variant_find("glm4moe");
+    struct gguf_builder b = {0};
+    struct model_info info = {0};
+    struct error err;
+    v.blocks = 4;
+    for (uint32_t block = 3; block < 5; block++) {
+        char name[64];
+        gguf_build_u32(&b, "glm4moe.nextn_predict_layers", 1);
+        model_build_into(&b, &v, TYPE_F32);
+        snprintf(name, sizeof name, "blk.%u.nextn.eh_proj.weight", block);
+        gguf_build_tensor(&b, name, TYPE_F32, 2, (uint64_t[]){128, 64}, NULL);
+        int failed = try_open(&b, &info, &err);
+        CHECK_INT(failed, block == 3 ? 0 : ERR_FORMAT);
+    }
+    CHECK_INT(info.blocks, 3);
+}
+
 static const struct check_test tests[] = {
     {"every_variant_opens_and_tells_of_itself", every_variant_opens_and_tells_of_itself},
     {"equal_files_share_a_fingerprint", equal_files_share_a_fingerprint},
@@ -369,6 +389,7 @@ static const struct check_test tests[] = {
     {"each_tensor_is_checked", each_tensor_is_checked},
     {"hostile_numbers_are_refused", hostile_numbers_are_refused},
     {"other_flaws_are_told", other_flaws_are_told},
+    {"prediction_blocks_are_left_out", prediction_blocks_are_left_out},
     {"costs_follow_from_shapes", costs_follow_from_shapes},
 };
 CHECK_MAIN(tests)
