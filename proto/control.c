@@ -94,6 +94,7 @@ static void encode_load(const struct control_message *m, Brigade__Load *b, Briga
     b->previous_key = (char *)m->u.load.previous_key;
     b->coordinator_key = (char *)m->u.load.coordinator_key;
     b->codec = m->u.load.codec;
+    b->inexact = m->u.load.inexact;
     if (!m->u.load.has_next)
         return;
     brigade__neighbour__init(next);

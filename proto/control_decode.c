@@ -153,6 +153,7 @@ static int decode_load(const Brigade__Load *b, struct control_message *m, struct
     m->u.load.max_context = b->max_context;
     m->u.load.max_sequences = b->max_sequences;
     m->u.load.codec = b->codec;
+    m->u.load.inexact = b->inexact;
     return 0;
 }
 

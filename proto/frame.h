@@ -212,7 +212,7 @@ struct control_message {
             uint64_t fingerprint;
             uint32_t stage, stages, first_block, last_block, kv_type, kv_pages;
             uint32_t max_tokens, max_context, max_sequences, codec;
-            bool has_next;
+            bool has_next, inexact;
             struct control_neighbour next;
             char previous_key[FRAME_KEY_TEXT], coordinator_key[FRAME_KEY_TEXT];
         } load;

@@ -276,6 +276,7 @@ void compute_load(struct compute *c, const struct mail *job)
     }
     snprintf(c->next_name, sizeof c->next_name, "%s", load->u.load.next.name);
     c->codec = (enum frame_codec)load->u.load.codec;
+    kernels_set_deterministic(!load->u.load.inexact);
     c->attach_sent_ms = c->next_down_ms = 0;
     session_start(&c->session, load, model_info(c->holding.model)->width);
     log_info("epoch %llu: stage %u of %u, blocks %u-%u of %s, %s in %lld ms", (unsigned long long)load->epoch,

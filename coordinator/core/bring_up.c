@@ -91,6 +91,7 @@ int bring_up_here(struct runner *r, struct error *err)
         .max_context = r->o.max_context,
         .max_sequences = r->o.sequences,
         .threads = r->o.threads,
+        .inexact = r->o.inexact,
         .measure = r->o.predict || r->o.goal == RUNNER_PLAN,
         .waker = r->waker,
         .interrupt = r->o.interrupt,
@@ -158,6 +159,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
         .max_context = r->o.max_context,
         .max_sequences = r->o.sequences,
         .codec = r->codec,
+        .inexact = r->o.inexact,
     };
     return 0;
 }

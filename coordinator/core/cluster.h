@@ -82,6 +82,7 @@ struct cluster_load {
     const struct cluster_stage *stages; /* copied */
     uint32_t kv_type, kv_pages, max_tokens, max_context, max_sequences;
     enum frame_codec codec;
+    bool inexact;                       /* float prefill may use OpenBLAS */
 };
 
 enum cluster_event_kind {

@@ -182,6 +182,7 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
         m->u.load.max_context = load->max_context;
         m->u.load.max_sequences = load->max_sequences;
         m->u.load.codec = load->codec;
+        m->u.load.inexact = load->inexact;
         const char *previous = s ? c->members[c->stages[s - 1].node].node.public_key : c->coordinator_key;
         snprintf(m->u.load.previous_key, sizeof m->u.load.previous_key, "%s", previous);
         snprintf(m->u.load.coordinator_key, sizeof m->u.load.coordinator_key, "%s", c->coordinator_key);

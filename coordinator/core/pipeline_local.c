@@ -14,6 +14,7 @@
 #include "coordinator/core/job.h"
 #include "coordinator/core/local_profile.h"
 #include "engine/model/sequence.h"
+#include "execution/micro_batch.h"
 
 struct answer {
     struct answer *next;
@@ -117,6 +118,7 @@ static int load(struct local_pipe *l, struct error *err)
     const struct model_info *info = model_info(l->o.model);
     struct pool_options pool = {.threads = l->o.threads, .bind = true};
     int rc;
+    kernels_set_deterministic(!l->o.inexact);
     if ((rc = kernels_init(err)) || (rc = pool_create(&pool, &l->pool, err)) || (rc = admit(l, err)) ||
         (rc = sequence_table_create(l->o.max_sequences, l->o.max_context, l->o.kv_pages, info->vocabulary, &l->table,
                                     err)))
@@ -156,71 +158,6 @@ static void unload(struct local_pipe *l)
 
 /* ---- Computing (compute thread) ------------------------------------------------------------------------------------- */
 
-static void take_sampling(const struct frame_sampling *from, struct sampling *to)
-{
-    sampling_default(to);
-    to->temperature = from->temperature;
-    to->top_k = from->top_k;
-    to->top_p = from->top_p;
-    to->min_p = from->min_p;
-    to->repeat_penalty = from->repeat_penalty;
-    to->repeat_last = from->repeat_last;
-    to->presence_penalty = from->presence_penalty;
-    to->frequency_penalty = from->frequency_penalty;
-    to->seed = from->seed;
-    to->prompt_tokens = from->prompt_tokens;
-    to->top_logprobs = from->top_logprobs;
-    to->bias_count = from->bias_count < SAMPLING_BIAS_MAX ? from->bias_count : SAMPLING_BIAS_MAX;
-    for (uint32_t i = 0; i < to->bias_count; i++)
-        to->bias[i] = (struct sampling_bias){from->bias[i].token, from->bias[i].bias};
-}
-
-static int apply(struct local_pipe *l, const struct frame_work *w, struct error *err)
-{
-    int rc;
-    for (uint32_t i = 0; i < w->release_count; i++)
-        sequence_release(l->table, w->release[i]);
-    for (uint32_t i = 0; i < w->copy_count; i++) {
-        const struct frame_page_copy *c = &w->copies[i];
-        if ((rc = sequence_page_copied(l->table, c->from, c->to, c->count)))
-            return error_set(err, rc, "cannot copy page %u to %u", c->from, c->to);
-        for (uint32_t s = 0; s < l->o.stage_count; s++)
-            if ((rc = stage_copy_page(l->stages[s], c->from, c->to, c->count)))
-                return error_set(err, rc, "cannot copy page %u to %u", c->from, c->to);
-    }
-    for (uint32_t i = 0; i < w->span_count; i++) {
-        const struct frame_span *f = &w->spans[i];
-        struct sampling sampling;
-        const struct sequence *sequence;
-        if (f->sampling)
-            take_sampling(f->sampling, &sampling);
-        struct span_update u = {
-            .sequence = f->sequence,
-            .first = f->first,
-            .count = f->count,
-            .known = f->known,
-            .tokens = f->tokens,
-            .page_offset = f->page_offset,
-            .pages = f->pages,
-            .page_count = f->page_count,
-            .hash = f->hash,
-            .sampling = f->sampling ? &sampling : NULL,
-        };
-        if ((rc = sequence_apply(l->table, &u, &sequence, err)))
-            return rc;
-        l->spans[i] = (struct batch_span){
-            .first = f->first,
-            .count = f->count,
-            .tokens = sequence->tokens,
-            .pages = sequence->pages,
-            .want = (enum span_want)f->want,
-            .next_token = f->next_token,
-            .sampling = &sequence->sampling,
-        };
-    }
-    return 0;
-}
-
 static int forward(struct local_pipe *l, const struct frame_work *w, struct frame_trace *trace, struct error *err)
 {
     for (uint32_t s = 0; s < l->o.stage_count; s++) {
@@ -236,29 +173,21 @@ static int forward(struct local_pipe *l, const struct frame_work *w, struct fram
     return 0;
 }
 
-static uint32_t floats_of(const struct frame_span *span, uint32_t vocabulary)
-{
-    return span->want == WANT_LOGITS ? vocabulary : span->want == WANT_SCORES ? span->count : 0;
-}
-
-static uint32_t tops_of(const struct local_pipe *l, const struct frame_span *span, uint32_t i)
-{
-    return span->want == WANT_TOKEN ? l->results[i].sampled.top_count : 0;
-}
-
 /* One allocation: the answer, its spans, traces, alternatives and floats. NULL when out of memory. */
 static struct answer *write_answer(struct local_pipe *l, const struct frame_work *w, const struct frame_trace *trace, int rc,
                                    const struct error *error)
 {
-    uint32_t vocabulary = model_info(l->o.model)->vocabulary, spans = rc ? 0 : w->span_count;
+    struct frame_span_result spans[FRAME_SPANS_MAX]; /* as the stages left them */
+    uint32_t count = rc ? 0 : w->span_count;
     size_t floats = 0, tops = 0;
-    for (uint32_t i = 0; i < spans; i++) {
-        floats += floats_of(&w->spans[i], vocabulary);
-        tops += tops_of(l, &w->spans[i], i);
+    if (count)
+        micro_batch_results(w, l->results, model_info(l->o.model)->vocabulary, spans);
+    for (uint32_t i = 0; i < count; i++) {
+        floats += spans[i].float_count;
+        tops += spans[i].top_count;
     }
-    size_t bytes = sizeof(struct answer) + spans * sizeof(struct frame_span_result) +
-                   l->o.stage_count * sizeof(struct frame_trace) + tops * sizeof(struct frame_chosen) +
-                   floats * sizeof(float);
+    size_t bytes = sizeof(struct answer) + count * sizeof *spans + l->o.stage_count * sizeof *trace +
+                   tops * sizeof(struct frame_chosen) + floats * sizeof(float);
     struct answer *a = mem_zalloc(1, bytes);
     if (!a)
         return NULL;
@@ -272,33 +201,22 @@ static struct answer *write_answer(struct local_pipe *l, const struct frame_work
     }
     struct frame_trace *traces = (struct frame_trace *)(void *)(a + 1);
     struct frame_span_result *span = (struct frame_span_result *)(void *)(traces + l->o.stage_count);
-    struct frame_chosen *top = (struct frame_chosen *)(void *)(span + spans);
+    struct frame_chosen *top = (struct frame_chosen *)(void *)(span + count);
     float *values = (float *)(void *)(top + tops);
     memcpy(traces, trace, l->o.stage_count * sizeof *traces);
     a->result.trace = traces;
     a->result.trace_count = w->want_trace ? l->o.stage_count : 0;
     a->result.spans = span;
-    a->result.span_count = spans;
+    a->result.span_count = count;
     a->result.float_bytes = floats * sizeof *values;
-    for (uint32_t i = 0; i < spans; i++, span++) {
-        const struct frame_span *f = &w->spans[i];
-        const struct span_result *got = &l->results[i];
-        span->sequence = f->sequence;
-        span->position = f->first + f->count;
-        span->want = f->want;
-        if (f->want == WANT_TOKEN) {
-            span->chosen = (struct frame_chosen){got->sampled.chosen.token, got->sampled.chosen.logprob};
-            span->top = top;
-            span->top_count = got->sampled.top_count;
-            for (uint32_t k = 0; k < span->top_count; k++)
-                *top++ = (struct frame_chosen){got->sampled.top[k].token, got->sampled.top[k].logprob};
-        }
-        span->float_count = floats_of(f, vocabulary);
-        if (span->float_count) {
-            span->floats = memcpy(values, f->want == WANT_LOGITS ? got->logits : got->scores,
-                                  span->float_count * sizeof *values);
-            values += span->float_count;
-        }
+    for (uint32_t i = 0; i < count; i++, span++) {
+        *span = spans[i];
+        if (span->top_count)
+            span->top = memcpy(top, span->top, span->top_count * sizeof *top);
+        if (span->float_count)
+            span->floats = memcpy(values, span->floats, span->float_count * sizeof *values);
+        top += span->top_count;
+        values += span->float_count;
     }
     return a;
 }
@@ -307,7 +225,7 @@ static struct answer *compute(struct local_pipe *l, const struct job *job)
 {
     struct error error = {0};
     struct frame_trace trace[FRAME_STAGES_MAX];
-    int rc = apply(l, &job->work, &error);
+    int rc = micro_batch_apply(&job->work, l->table, l->stages, l->o.stage_count, l->spans, &error);
     if (!rc)
         rc = forward(l, &job->work, trace, &error);
     return write_answer(l, &job->work, trace, rc, &error);

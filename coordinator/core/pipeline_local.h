@@ -18,6 +18,7 @@ struct pipeline_local_options {
     enum kv_type kv;
     uint32_t kv_pages, max_tokens, max_context, max_sequences;
     int threads;                  /* 0: all cores */
+    bool inexact;                 /* OpenBLAS may serve float prefill */
     bool measure;                 /* fill in local_profile */
     struct waker *waker;          /* rung when a result is there; borrowed */
     const volatile sig_atomic_t *interrupt; /* stops loading; may be NULL */

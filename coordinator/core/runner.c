@@ -83,6 +83,7 @@ static int settle_options(struct runner *r, struct error *err)
         if (!o->split[i])
             return error_set(err, ERR_USAGE, "stage %u of the split has no block", i + 1);
     r->max_tokens = o->chunk_tokens + o->sequences;
+    o->inexact |= r->config && !r->config->deterministic;
     r->codec = o->codec ? (enum frame_codec)o->codec
                : r->config && r->config->codec ? r->config->codec : CODEC_F32;
     return 0;

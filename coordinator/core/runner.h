@@ -78,6 +78,8 @@ struct runner_options {
     uint32_t chunk_tokens;    /* most prompt tokens of one micro-batch; 0: 256 */
     uint32_t microbatches;    /* in flight; 0: the plan's number */
     int codec;                /* enum frame_codec between stages; 0: the config's, else f32 */
+    bool inexact;             /* float weights: OpenBLAS may serve prefill; not the same bits for every batch. A config's
+                               * `deterministic: false` asks for it too */
     bool predict;             /* in this process: measure it too, so that the plan predicts (others always do) */
     enum runner_objective objective;
     uint32_t prompt_tokens, output_tokens, concurrency; /* the workload planned for; 0: 512, 128, 1 */
