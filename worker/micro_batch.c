@@ -1,82 +1,12 @@
 /* One micro-batch through this stage: what the frame says of the sequences, the activations in, the blocks, the
  * activations (or tokens) out. Compute thread. */
-#include <stddef.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "execution/micro_batch.h"
 #include "proto/activation.h"
 #include "worker/compute.h"
-
-_Static_assert(FRAME_BIAS_MAX <= SAMPLING_BIAS_MAX && FRAME_TOP_MAX <= SAMPLING_TOP_MAX, "frames fit the sampler");
-_Static_assert(sizeof(struct frame_chosen) == sizeof(struct token_logprob) &&
-                   offsetof(struct frame_chosen, logprob) == offsetof(struct token_logprob, logprob),
-               "the sampler's pairs are sent as they lie");
-
-static void take_sampling(const struct frame_sampling *from, struct sampling *to)
-{
-    sampling_default(to);
-    to->temperature = from->temperature;
-    to->top_k = from->top_k;
-    to->top_p = from->top_p;
-    to->min_p = from->min_p;
-    to->repeat_penalty = from->repeat_penalty;
-    to->repeat_last = from->repeat_last;
-    to->presence_penalty = from->presence_penalty;
-    to->frequency_penalty = from->frequency_penalty;
-    to->seed = from->seed;
-    to->prompt_tokens = from->prompt_tokens;
-    to->top_logprobs = from->top_logprobs;
-    to->bias_count = from->bias_count;
-    for (uint32_t i = 0; i < from->bias_count; i++)
-        to->bias[i] = (struct sampling_bias){from->bias[i].token, from->bias[i].bias};
-}
-
-/* Releases, page copies, then every span's bookkeeping; spans[] is what the stage will compute. */
-static int apply(struct compute *c, const struct frame_work *w, struct batch_span *spans, struct error *err)
-{
-    struct holding *h = &c->holding;
-    int rc;
-    for (uint32_t i = 0; i < w->release_count; i++)
-        sequence_release(h->table, w->release[i]);
-    for (uint32_t i = 0; i < w->copy_count; i++) {
-        const struct frame_page_copy *p = &w->copies[i];
-        if ((rc = sequence_page_copied(h->table, p->from, p->to, p->count)) ||
-            (rc = stage_copy_page(h->stage, p->from, p->to, p->count)))
-            return error_set(err, rc, "cannot copy %u positions of page %u to page %u", p->count, p->from, p->to);
-    }
-    for (uint32_t i = 0; i < w->span_count; i++) {
-        const struct frame_span *s = &w->spans[i];
-        struct sampling sampling;
-        const struct sequence *sequence;
-        if (s->sampling)
-            take_sampling(s->sampling, &sampling);
-        struct span_update u = {
-            .sequence = s->sequence,
-            .first = s->first,
-            .count = s->count,
-            .known = s->known,
-            .tokens = s->tokens,
-            .page_offset = s->page_offset,
-            .pages = s->pages,
-            .page_count = s->page_count,
-            .hash = s->hash,
-            .sampling = s->sampling ? &sampling : NULL,
-        };
-        if ((rc = sequence_apply(h->table, &u, &sequence, err)))
-            return rc;
-        spans[i] = (struct batch_span){
-            .first = s->first,
-            .count = s->count,
-            .tokens = sequence->tokens,
-            .pages = sequence->pages,
-            .want = (enum span_want)s->want,
-            .next_token = s->next_token,
-            .sampling = &sequence->sampling,
-        };
-    }
-    return 0;
-}
 
 /* For planner experiments: a board that is slower by a factor, truly burning the time. */
 static void burn(double slowdown, int64_t started_ns)
@@ -91,7 +21,6 @@ static void burn(double slowdown, int64_t started_ns)
 static int encode_result(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
 {
     struct frame_span_result *spans = c->span_results;
-    uint32_t vocabulary = model_info(c->holding.model)->vocabulary;
     struct frame_result r = {
         .epoch = w->epoch,
         .microbatch = w->microbatch,
@@ -101,22 +30,7 @@ static int encode_result(struct compute *c, const struct frame_work *w, uint32_t
         .trace_count = trace_count,
         .stage = c->session.stage,
     };
-    for (uint32_t i = 0; i < w->span_count; i++) {
-        const struct frame_span *s = &w->spans[i];
-        const struct span_result *got = &c->results[i];
-        spans[i] = (struct frame_span_result){.sequence = s->sequence, .position = s->first + s->count, .want = s->want};
-        if (s->want == WANT_TOKEN) {
-            spans[i].chosen = (struct frame_chosen){got->sampled.chosen.token, got->sampled.chosen.logprob};
-            spans[i].top_count = got->sampled.top_count;
-            spans[i].top = (struct frame_chosen *)got->sampled.top;
-        } else if (s->want == WANT_LOGITS) {
-            spans[i].float_count = vocabulary;
-            spans[i].floats = got->logits;
-        } else if (s->want == WANT_SCORES) {
-            spans[i].float_count = s->count;
-            spans[i].floats = got->scores;
-        }
-    }
+    micro_batch_results(w, c->results, model_info(c->holding.model)->vocabulary, spans);
     struct outbox *o = &c->outbox;
     int rc = frame_encode_result(&r, &o->part[0], &o->part[1], err);
     if (rc)
@@ -165,7 +79,7 @@ static int run(struct compute *c, const struct frame_work *w, const struct link_
     const float *in = h->in;
     bool last = session_is_last(&c->session);
     int64_t started_ns = clock_ns();
-    int rc = apply(c, w, c->spans, err);
+    int rc = micro_batch_apply(w, h->table, &h->stage, 1, c->spans, err);
     if (rc)
         return rc;
     if (w->codec == CODEC_F32)
