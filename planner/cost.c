@@ -39,9 +39,13 @@ static double surface(const double *rows, int m, const double *columns, int n, c
 
 double cost_block_decode(const struct plan_problem *p, int device, int block, int batch)
 {
+    return cost_block_decode_at(p, device, block, batch, p->workload.context);
+}
+
+double cost_block_decode_at(const struct plan_problem *p, int device, int block, int batch, double c)
+{
     const struct plan_device *d = &p->device[device];
     const struct plan_block *k = &p->model.block[block];
-    double c = p->workload.context;
     if (d->profile) {
         const struct plan_profile *f = d->profile;
         const double *table = f->decode + (size_t)k->measured_class * (size_t)f->batches * (size_t)f->contexts;
@@ -78,11 +82,27 @@ double cost_block_prefill(const struct plan_problem *p, int device, int block, d
                 tokens * (k->flops_per_token + (past + tokens / 2) * k->attention_flops) / d->compute);
 }
 
+bool cost_block_repeats(const struct plan_problem *p, int block)
+{
+    const struct plan_block *a = &p->model.block[block], *b = a - 1;
+    return block > 0 && a->weight_bytes == b->weight_bytes && a->flops_per_token == b->flops_per_token &&
+           a->attention_flops == b->attention_flops && a->kv_bytes == b->kv_bytes &&
+           a->measured_class == b->measured_class;
+}
+
 double cost_stage_decode(const struct plan_problem *p, int device, int first, int last, int batch)
 {
-    double t = p->device[device].overhead_s;
-    for (int k = first; k <= last; k++)
-        t += cost_block_decode(p, device, k, batch);
+    return cost_stage_decode_at(p, device, first, last, batch, p->workload.context);
+}
+
+double cost_stage_decode_at(const struct plan_problem *p, int device, int first, int last, int batch, double context)
+{
+    double t = p->device[device].overhead_s, block = 0;
+    for (int k = first; k <= last; k++) {
+        if (k == first || !cost_block_repeats(p, k))
+            block = cost_block_decode_at(p, device, k, batch, context);
+        t += block;
+    }
     if (first == 0)
         t += cost_embedding(p, device, batch);
     if (last == p->model.blocks - 1)
@@ -90,17 +110,26 @@ double cost_stage_decode(const struct plan_problem *p, int device, int first, in
     return t;
 }
 
-double cost_stage_prefill(const struct plan_problem *p, int device, int first, int last, int c)
+double cost_stage_chunk(const struct plan_problem *p, int device, int first, int last, double tokens, double past,
+                        bool last_chunk)
 {
-    double t = p->device[device].overhead_s, tokens = cost_chunk_tokens(p, c);
-    double past = (double)c * p->workload.chunk;
-    for (int k = first; k <= last; k++)
-        t += cost_block_prefill(p, device, k, tokens, past);
+    double t = p->device[device].overhead_s, block = 0;
+    for (int k = first; k <= last; k++) {
+        if (k == first || !cost_block_repeats(p, k))
+            block = cost_block_prefill(p, device, k, tokens, past);
+        t += block;
+    }
     if (first == 0)
         t += cost_embedding(p, device, tokens);
-    if (last == p->model.blocks - 1 && c == cost_chunks(p) - 1)
+    if (last == p->model.blocks - 1 && last_chunk)
         t += cost_head_decode(p, device, 1);
     return t;
+}
+
+double cost_stage_prefill(const struct plan_problem *p, int device, int first, int last, int c)
+{
+    return cost_stage_chunk(p, device, first, last, cost_chunk_tokens(p, c), (double)c * p->workload.chunk,
+                            c == cost_chunks(p) - 1);
 }
 
 double cost_block_memory(const struct plan_problem *p, int block)
@@ -151,4 +180,9 @@ double cost_token_hop(const struct plan_problem *p, int from, int to)
 {
     const struct plan_link *l = plan_problem_link(p, from, to);
     return l ? l->rtt_s / 2 : 0;
+}
+
+const char *cost_bytes_text(double bytes, char text[static UNITS_TEXT])
+{
+    return units_bytes_text(bytes < 0 ? 0 : bytes > 0x1p62 ? UINT64_C(1) << 62 : (uint64_t)bytes, text);
 }

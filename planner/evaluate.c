@@ -156,8 +156,8 @@ static int check_memory(const struct plan_problem *p, const struct plan *plan, s
             return error_set(e, ERR_MEMORY,
                              "stage %d does not fit: blocks %d to %d on %s need %s and it has %s; take %s or more of "
                              "blocks or cache off it",
-                             s, g->first_block, g->last_block, d->name, units_bytes_text((uint64_t)need, a),
-                             units_bytes_text((uint64_t)d->memory, b), units_bytes_text((uint64_t)(need - d->memory), c));
+                             s, g->first_block, g->last_block, d->name, cost_bytes_text(need, a),
+                             cost_bytes_text(d->memory, b), cost_bytes_text(need - d->memory, c));
     }
     return 0;
 }

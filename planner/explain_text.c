@@ -7,11 +7,6 @@
 #include "planner/cost.h"
 #include "planner/explain.h"
 
-static const char *bytes_text(double bytes, char text[static UNITS_TEXT])
-{
-    return units_bytes_text(bytes < 0 ? 0 : bytes > 0x1p62 ? UINT64_C(1) << 62 : (uint64_t)bytes, text);
-}
-
 static const char *objective_text(enum plan_objective objective)
 {
     return objective == PLAN_LATENCY ? "TPOT" : objective == PLAN_TTFT ? "TTFT" : "cycle";
@@ -107,7 +102,7 @@ static void absence_line(struct buffer *out, const struct plan_problem *p, const
     switch (l->why) {
     case PLAN_ABSENT_MEMORY:
         buffer_printf(out, "which has %s beside its buffers and one block with its cache needs %s\n",
-                      bytes_text(d->memory - d->buffers, a), bytes_text(least, b));
+                      cost_bytes_text(d->memory - d->buffers, a), cost_bytes_text(least, b));
         break;
     case PLAN_ABSENT_NO_PLACE:
         buffer_puts(out, "for which this plan has no place\n");
@@ -170,8 +165,8 @@ static void stage_table(struct buffer *out, const struct plan_problem *p, const 
         char blocks[32], a[UNITS_TEXT], b[UNITS_TEXT];
         snprintf(blocks, sizeof blocks, "%d-%d", g->first_block, g->last_block);
         buffer_printf(out, "%5d  %-*s  %-9s  %10s  %-10s  %7.3f ms %7.3f ms  %8.2f ms\n", s, width,
-                      p->device[g->device].name, blocks, bytes_text(g->memory_bytes, a),
-                      bytes_text(p->device[g->device].memory, b), g->decode_s * 1e3, g->decode_batch_s * 1e3,
+                      p->device[g->device].name, blocks, cost_bytes_text(g->memory_bytes, a),
+                      cost_bytes_text(p->device[g->device].memory, b), g->decode_s * 1e3, g->decode_batch_s * 1e3,
                       g->prefill_s * 1e3);
     }
 }

@@ -72,12 +72,12 @@ int infeasible(const struct plan_problem *p, const struct plan_options *options,
     }
     if (used > 150)
         strcpy(list + 146, "...");
-    units_bytes_text((uint64_t)need, need_text);
-    units_bytes_text((uint64_t)kv, kv_text);
-    units_bytes_text((uint64_t)bytes, fit_text);
+    cost_bytes_text(need, need_text);
+    cost_bytes_text(kv, kv_text);
+    cost_bytes_text(bytes, fit_text);
     if (total < n) {
         double lacking = need - bytes;
-        units_bytes_text((uint64_t)lacking, short_text);
+        cost_bytes_text(lacking, short_text);
         return error_set(e, ERR_INFEASIBLE,
                          "no plan fits: %d blocks with embedding, head and cache need %s (cache %s); the largest total "
                          "that fits is %s, %d blocks (%s)%s; short by %s: add memory, take fewer kv_tokens or a smaller "
@@ -85,7 +85,7 @@ int infeasible(const struct plan_problem *p, const struct plan_options *options,
                          n, need_text, kv_text, fit_text, total, list, stages ? " with that many stages" : "",
                          short_text);
     }
-    units_bytes_text((uint64_t)room, fit_text);
+    cost_bytes_text(room, fit_text);
     return error_set(e, ERR_INFEASIBLE,
                      "no plan fits: %d blocks with embedding, head and cache need %s (cache %s) and the devices have %s "
                      "after their buffers, but no order of whole blocks%s%s leaves room for the embedding (%.0f bytes, "

@@ -13,7 +13,7 @@
  *         return rc;
  *     json_t *json = plan_to_json(problem, &plan, why);     // planner/json.h: the keys of `brigade plan --json`
  *     rc = plan_text(&buffer, problem, &plan, why);         // planner/explain.h: the same for people
- *     rc = plan_gantt_svg(&buffer, problem, &plan, &e);     // planner/simulate.h
+ *     rc = plan_gantt_svg(&buffer, problem, &plan, &e);     // planner/simulate.h (also --simulate)
  *
  * A real cluster fills a problem from measured profiles (planner/problem.h) and goes on in the same way. */
 #ifndef BRIGADE_PLANNER_PLAN_H

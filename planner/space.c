@@ -207,20 +207,11 @@ static bool ends(const struct space *s, int from, int to, int *a, int *b)
     return true;
 }
 
-/* Whether block k costs what block k - 1 costs; models repeat their blocks, so most need not be computed again. */
-static bool repeats(const struct plan_problem *p, int k)
-{
-    const struct plan_block *a = &p->model.block[k], *b = a - 1;
-    return k > 0 && a->weight_bytes == b->weight_bytes && a->flops_per_token == b->flops_per_token &&
-           a->attention_flops == b->attention_flops && a->kv_bytes == b->kv_bytes &&
-           a->measured_class == b->measured_class;
-}
-
 double space_ceiling(const struct space *s, layer_cost *cost, const void *context)
 {
     double sum = 0, hop = 0, fixed = 0, most = 0;
     for (int k = 0; k < s->blocks; k++) {
-        if (!repeats(s->p, k)) {
+        if (!cost_block_repeats(s->p, k)) {
             most = 0;
             for (int t = 0; t < s->types; t++)
                 most = fmax(most, cost(s->p, representative(s, t), LAYER_BLOCK, k, context));
@@ -294,7 +285,7 @@ int layer_new(struct layer *out, const struct space *s, layer_cost *cost, const 
         int d = representative(s, t);
         ticks *prefix = out->prefix + (size_t)t * (size_t)(s->blocks + 1);
         for (int k = 0; k < s->blocks; k++)
-            prefix[k + 1] = prefix[k] + (repeats(s->p, k) ? prefix[k] - prefix[k - 1]
+            prefix[k + 1] = prefix[k] + (cost_block_repeats(s->p, k) ? prefix[k] - prefix[k - 1]
                                                           : space_ticks(s, cost(s->p, d, LAYER_BLOCK, k, context)));
         out->overhead[t] = space_ticks(s, cost(s->p, d, LAYER_OVERHEAD, 0, context));
         out->first[t] = space_ticks(s, cost(s->p, d, LAYER_FIRST, 0, context));
