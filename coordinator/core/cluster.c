@@ -276,6 +276,8 @@ static void on_heartbeat(struct member *m, const struct control_message *reply, 
     if (rtt > 0 && (!m->node.rtt_seconds || (double)rtt / 1e6 < m->node.rtt_seconds))
         m->node.rtt_seconds = (double)rtt / 1e6;
     m->node.heartbeat = *reply;
+    if (m->answered < FIRST_BEATS)
+        m->next_beat = now_us; /* a few in quick succession, for a round trip that plans can rely on */
 }
 
 static void on_measured(struct cluster *c, struct member *m, const struct control_message *reply)

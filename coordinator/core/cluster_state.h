@@ -6,6 +6,7 @@
 
 #define NEVER INT64_MAX
 #define BEATS_KEPT 64
+#define FIRST_BEATS 12
 
 struct member {
     struct cluster_node node;
