@@ -12,6 +12,8 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"run", command_run, "answer one prompt, streamed to the terminal"},
+    {"chat", command_chat, "talk with a model in the terminal"},
+    {"serve", command_serve, "answer over HTTP as OpenAI's API does, with a dashboard"},
     {"plan", command_plan, "show how a model would be split, and why"},
     {"bench", command_bench, "measure prefill and decode speed beside what is predicted"},
     {"status", command_status, "show nodes, stages, memory, load and links"},

@@ -4,6 +4,7 @@
 #define BRIGADE_COORDINATOR_CLI_COMMANDS_H
 
 int command_bench(int argc, char **argv);
+int command_chat(int argc, char **argv);
 int command_detokenize(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_keygen(int argc, char **argv);
@@ -12,6 +13,7 @@ int command_perplexity(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_serve(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 

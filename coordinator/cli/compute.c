@@ -51,6 +51,8 @@ static void show_progress(void *context, const struct runner_progress *p)
 {
     struct compute_options *o = context;
     char what[128];
+    if (o->on_progress)
+        o->on_progress(o->progress_context, p);
     if (p->phase == RUNNER_READY) {
         progress_clear(&o->progress);
         return;
@@ -88,6 +90,7 @@ int compute_open(struct compute_options *o, struct runner **out, struct error *e
         .max_context = (uint32_t)o->context,
         .chunk_tokens = (uint32_t)o->chunk,
         .sequences = o->sequences,
+        .queue = o->queue,
         .predict = o->predict,
         .prompt_tokens = o->prompt_tokens,
         .output_tokens = o->output_tokens,

@@ -15,7 +15,9 @@ struct compute_options {
     /* Set by the command before compute_open. */
     enum runner_goal goal;
     bool predict;
-    uint32_t sequences, prompt_tokens, output_tokens, concurrency;
+    uint32_t sequences, queue, prompt_tokens, output_tokens, concurrency;
+    void (*on_progress)(void *context, const struct runner_progress *progress); /* beside the bars; may be NULL */
+    void *progress_context;
     struct progress progress;
     uint32_t split_blocks[256];
 };
