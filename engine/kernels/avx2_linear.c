@@ -1,4 +1,5 @@
 /* AVX2 without a dot instruction: quantised products, 8 rows in a register, 4 tokens a tile. */
+#define TILE 4u
 #include "engine/kernels/linear_level.h"
 
 #include "engine/kernels/levels.h"

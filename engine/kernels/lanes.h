@@ -64,72 +64,126 @@ INLINE void lb_opaque(lb *a) { __asm__ volatile("" : "+v"(*a)); }
 
 #elif defined(__AVX2__)
 
-#define LANES 8
-typedef __m256 lf;
-typedef __m256i li, lb;
+#define LANES 16 /* two registers: a broadcast of four activations serves both */
+typedef struct {
+    __m256 a, b;
+} lf;
+typedef struct {
+    __m256i a, b;
+} li, lb;
 
-INLINE lf lf_load(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void lf_store(float *p, lf a) { _mm256_storeu_ps(p, a); }
-INLINE lf lf_set1(float x) { return _mm256_set1_ps(x); }
-INLINE lf lf_mul(lf a, lf b) { return _mm256_mul_ps(a, b); }
-INLINE lf lf_fma(lf a, lf b, lf c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE lf lf_minus(lf a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
-INLINE lf lf_from(li a) { return _mm256_cvtepi32_ps(a); }
-INLINE lf lf_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-INLINE lf lf_load_u8(const void *p) { return lf_from(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
-INLINE lf lf_load_i8(const void *p) { return lf_from(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+INLINE lf lf_load(const float *p) { return (lf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+INLINE void lf_store(float *p, lf x)
+{
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
+INLINE lf lf_set1(float x) { return (lf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+INLINE lf lf_mul(lf x, lf y) { return (lf){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+INLINE lf lf_fma(lf x, lf y, lf z) { return (lf){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+INLINE lf lf_minus(lf x)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (lf){_mm256_xor_ps(x.a, sign), _mm256_xor_ps(x.b, sign)};
+}
+INLINE lf lf_from(li x) { return (lf){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+INLINE lf lf_load_f16(const void *p)
+{
+    const __m128i *h = p;
+    return (lf){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
+}
+INLINE li li_load_u8(const void *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    return (li){_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+}
+INLINE lf lf_load_u8(const void *p) { return lf_from(li_load_u8(p)); }
+INLINE lf lf_load_i8(const void *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    return lf_from((li){_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))});
+}
 INLINE lf lf_load_u4(const void *p, int shift)
 {
-    __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-    return lf_from(_mm256_and_si256(_mm256_srli_epi32(bytes, shift), _mm256_set1_epi32(15)));
+    __m128i bytes = _mm_srli_epi16(_mm_loadu_si128((const __m128i *)p), shift);
+    bytes = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    return lf_from((li){_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))});
 }
-INLINE lf lf_load_e8m0_half(const void *p)
+INLINE __m256 e8m0_half8(__m256i e)
 {
-    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
     __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
     __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
 }
-INLINE li li_zero(void) { return _mm256_setzero_si256(); }
-INLINE li li_set1_shifted(int32_t x, int shift) { return _mm256_slli_epi32(_mm256_set1_epi32(x), shift); }
-INLINE lb lb_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INLINE lb lb_and(lb a, int mask) { return _mm256_and_si256(a, _mm256_set1_epi8((char)mask)); }
-INLINE lb lb_or(lb a, lb b) { return _mm256_or_si256(a, b); }
-INLINE lb lb_left(lb a, int n) { return _mm256_slli_epi16(a, n); }
-INLINE lb lb_right(lb a, int n) { return _mm256_srli_epi16(a, n); }
+INLINE lf lf_load_e8m0_half(const void *p)
+{
+    li e = li_load_u8(p);
+    return (lf){e8m0_half8(e.a), e8m0_half8(e.b)};
+}
+INLINE li li_zero(void) { return (li){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+INLINE li li_set1_shifted(int32_t x, int shift)
+{
+    __m256i v = _mm256_slli_epi32(_mm256_set1_epi32(x), shift);
+    return (li){v, v};
+}
+INLINE lb lb_load(const void *p)
+{
+    const __m256i *v = p;
+    return (lb){_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+}
+INLINE lb lb_and(lb x, int mask)
+{
+    __m256i m = _mm256_set1_epi8((char)mask);
+    return (lb){_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+INLINE lb lb_or(lb x, lb y) { return (lb){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+INLINE lb lb_left(lb x, int n) { return (lb){_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)}; }
+INLINE lb lb_right(lb x, int n) { return (lb){_mm256_srli_epi16(x.a, n), _mm256_srli_epi16(x.b, n)}; }
 INLINE lb lb_codes(const int8_t table[16])
 {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return (lb){v, v};
 }
-INLINE lb lb_lookup(lb table, lb index) { return _mm256_shuffle_epi8(table, index); }
-INLINE lb lb_flip(lb a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+INLINE lb lb_lookup(lb table, lb index)
+{
+    return (lb){_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
+}
+INLINE lb lb_flip(lb x)
+{
+    __m256i m = _mm256_set1_epi8(-128);
+    return (lb){_mm256_xor_si256(x.a, m), _mm256_xor_si256(x.b, m)};
+}
 INLINE __m256i broadcast4(const int8_t *a)
 {
     int32_t four;
     memcpy(&four, a, sizeof four);
     return _mm256_set1_epi32(four);
 }
+INLINE void lb_opaque(lb *x) { __asm__ volatile("" : "+x"(x->a), "+x"(x->b)); }
 
 #ifdef LANES_VNNI
 #define DOT_UNSIGNED 1
 INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
 {
-    for (int j = 0; j < 4; j++)
-        acc = _mm256_dpbusd_avx_epi32(acc, w[j], broadcast4(a + 4 * j));
+    for (int j = 0; j < 4; j++) {
+        __m256i four = broadcast4(a + 4 * j);
+        acc.a = _mm256_dpbusd_avx_epi32(acc.a, w[j].a, four);
+        acc.b = _mm256_dpbusd_avx_epi32(acc.b, w[j].b, four);
+    }
     return acc;
 }
 #else
 #define DOT_UNSIGNED 0
 /* Pairs of products in 16 bits, which must not saturate: |w| ≤ 128 with signs moved to a: 2·128·127 = 32512. Narrower
  * weights leave room for more pairs: 5 bits 4·2·31·127 = 31496, 6 bits 2·2·63·127 = 32004. */
-INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+INLINE __m256i multiply_pairs(enum width width, __m256i w, __m256i a)
+{
+    return width == WIDTH_8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
+                            : _mm256_maddubs_epi16(w, a);
+}
+INLINE __m256i add_pairs(enum width width, __m256i acc, const __m256i m[4])
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i m[4];
-    for (int j = 0; j < 4; j++)
-        m[j] = width == WIDTH_8
-                   ? _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), _mm256_sign_epi8(broadcast4(a + 4 * j), w[j]))
-                   : _mm256_maddubs_epi16(w[j], broadcast4(a + 4 * j));
     if (width == WIDTH_8) {
         for (int j = 0; j < 4; j++)
             acc = _mm256_add_epi32(acc, _mm256_madd_epi16(m[j], ones));
@@ -141,9 +195,17 @@ INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
     acc = _mm256_add_epi32(acc, _mm256_madd_epi16(first, ones));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(second, ones));
 }
+INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
+{
+    __m256i x[4], y[4];
+    for (int j = 0; j < 4; j++) {
+        __m256i four = broadcast4(a + 4 * j);
+        x[j] = multiply_pairs(width, w[j].a, four);
+        y[j] = multiply_pairs(width, w[j].b, four);
+    }
+    return (li){add_pairs(width, acc.a, x), add_pairs(width, acc.b, y)};
+}
 #endif
-
-INLINE void lb_opaque(lb *a) { __asm__ volatile("" : "+x"(*a)); }
 
 #elif defined(__aarch64__)
 

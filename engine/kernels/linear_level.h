@@ -273,38 +273,23 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 }
 
 /* One function a layout: the number of tokens becomes a constant. */
-#if TILE > 4
-#define MORE_TOKENS(call)                                                                                             \
-    case 5:                                                                                                           \
-        call(5);                                                                                                      \
-        break;                                                                                                        \
-    case 6:                                                                                                           \
-        call(6);                                                                                                      \
-        break;                                                                                                        \
-    case 7:                                                                                                           \
-        call(7);                                                                                                      \
-        break;                                                                                                        \
-    case 8:                                                                                                           \
-        call(8);                                                                                                      \
+#define TOKENS_CASE(n, call)                                                                                          \
+    case n:                                                                                                           \
+        call(n);                                                                                                      \
         break;
+#if TILE == 8
+#define TOKENS_PAST_3(call) TOKENS_CASE(4, call) TOKENS_CASE(5, call) TOKENS_CASE(6, call) TOKENS_CASE(7, call) TOKENS_CASE(8, call)
+#elif TILE == 4
+#define TOKENS_PAST_3(call) TOKENS_CASE(4, call)
 #else
-#define MORE_TOKENS(call)
+#define TOKENS_PAST_3(call)
 #endif
 #define FOR_TOKENS(tokens, call)                                                                                      \
     switch (tokens) {                                                                                                 \
-    case 1:                                                                                                           \
-        call(1);                                                                                                      \
-        break;                                                                                                        \
-    case 2:                                                                                                           \
-        call(2);                                                                                                      \
-        break;                                                                                                        \
-    case 3:                                                                                                           \
-        call(3);                                                                                                      \
-        break;                                                                                                        \
-    case 4:                                                                                                           \
-        call(4);                                                                                                      \
-        break;                                                                                                        \
-        MORE_TOKENS(call)                                                                                             \
+        TOKENS_CASE(1, call)                                                                                          \
+        TOKENS_CASE(2, call)                                                                                          \
+        TOKENS_CASE(3, call)                                                                                          \
+        TOKENS_PAST_3(call)                                                                                           \
     default:                                                                                                          \
         break;                                                                                                        \
     }

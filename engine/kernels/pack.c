@@ -359,7 +359,10 @@ static void put_row(const struct shape *s, const struct row_block *in, uint32_t 
             word_to(p + 4 * ((s->words + j) * PANEL_ROWS + row), sub->high[j]);
         uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
         for (uint32_t j = 0; j < s->scales; j++)
-            memcpy(scales + s->scale_size * (j * PANEL_ROWS + row), sub->scale + s->scale_size * j, s->scale_size);
+            if (s->scale_size == 2)
+                memcpy(scales + 2 * (j * PANEL_ROWS + row), sub->scale + 2 * j, 2);
+            else
+                scales[j * PANEL_ROWS + row] = sub->scale[j];
     }
 }
 
@@ -378,7 +381,10 @@ static void get_row(const struct shape *s, const uint8_t *block, uint32_t row, u
             sub->high[j] = word_at(p + 4 * ((s->words + j) * PANEL_ROWS + row));
         const uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
         for (uint32_t j = 0; j < s->scales; j++)
-            memcpy(sub->scale + s->scale_size * j, scales + s->scale_size * (j * PANEL_ROWS + row), s->scale_size);
+            if (s->scale_size == 2)
+                memcpy(sub->scale + 2 * j, scales + 2 * (j * PANEL_ROWS + row), 2);
+            else
+                sub->scale[j] = scales[j * PANEL_ROWS + row];
     }
 }
 
