@@ -121,6 +121,12 @@ objective: latency
     plan = brigade_json("plan", "--what-if", path)
     assert plan["stages"][0]["first_block"] == 0 and plan["stages"][-1]["last_block"] == 31
     assert plan["predicted"]["tpot_ms"] > 0
+    requests, svg = os.path.join(FOLDER, "requests.csv"), os.path.join(FOLDER, "plan.svg")
+    with open(requests, "w") as f:
+        f.write("arrival_s,prompt_tokens,output_tokens\n0,512,16\n1.5,100,8\n")
+    simulated = brigade_json("plan", "--what-if", path, "--simulate", requests, "--slo", "ttft=60s,tpot=5s", "--gantt", svg)
+    assert simulated["simulation"]["finished"] == 2 and simulated["simulation"]["good"] == 2
+    assert open(svg).read().lstrip().startswith(("<?xml", "<svg"))
     with open(path, "a") as f:
         f.write("colour: blue\n")
     one_line(brigade("plan", "--what-if", path), 1, "what-if.yaml:15", "colour")
