@@ -59,8 +59,7 @@ double sampling_uniform(uint64_t seed, uint32_t position)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* ---- What the model itself thinks ---------------------------------------------------------------------------------
- */
+/* ---- What the model itself thinks ------------------------------------------------------------------------------- */
 
 /* Checks the logits; *log_sum ← log Σ exp(logit). work: vocabulary floats. */
 static int judge(const float *logits, uint32_t vocabulary, uint32_t position, float *work, double *log_sum,
@@ -101,8 +100,7 @@ static void list_top(const float *logits, uint32_t vocabulary, uint32_t count, d
         out->top[i].logprob = (float)(out->top[i].logprob - log_sum);
 }
 
-/* ---- Bias and penalties -------------------------------------------------------------------------------------------
- */
+/* ---- Bias and penalties ----------------------------------------------------------------------------------------- */
 
 /* seen: vocabulary counters, zeroed and left zero. */
 static void punish(const struct sampling *s, float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n,
@@ -146,95 +144,108 @@ static int best_of(const float *logits, uint32_t vocabulary, uint32_t position, 
     return 0;
 }
 
-/* ---- Candidates ---------------------------------------------------------------------------------------------------
- */
+/* ---- Candidates ------------------------------------------------------------------------------------------------- */
 
-struct heap {
+/* Candidates in order, as far as anybody asks. The likely ones (above `cut`) are given out first from a small heap;
+ * only when they are used up are the others heaped. Candidate i, once given out, is id[vocabulary - 1 - i]. */
+struct candidates {
     const float *p; /* probability of each id */
-    int32_t *id;
-    uint32_t n;
+    int32_t *id;    /* vocabulary of them: the heap at the front, those given out at the back */
+    uint32_t vocabulary, heaped, given, total;
+    float cut;
+    bool rest; /* the unlikely ones are heaped, too */
 };
 
-static bool before(const struct heap *h, int32_t a, int32_t b)
+static bool before(const struct candidates *c, int32_t a, int32_t b)
 {
-    return h->p[a] > h->p[b] || (h->p[a] == h->p[b] && a < b);
+    return c->p[a] > c->p[b] || (c->p[a] == c->p[b] && a < b);
 }
 
-static void sift_down(struct heap *h, uint32_t at)
+static void sift_down(struct candidates *c, uint32_t at)
 {
-    int32_t id = h->id[at];
+    int32_t id = c->id[at];
     for (;;) {
         uint32_t child = 2 * at + 1;
-        if (child >= h->n)
+        if (child >= c->heaped)
             break;
-        if (child + 1 < h->n && before(h, h->id[child + 1], h->id[child]))
+        if (child + 1 < c->heaped && before(c, c->id[child + 1], c->id[child]))
             child++;
-        if (!before(h, h->id[child], id))
+        if (!before(c, c->id[child], id))
             break;
-        h->id[at] = h->id[child];
+        c->id[at] = c->id[child];
         at = child;
     }
-    h->id[at] = id;
+    c->id[at] = id;
 }
 
-/* The next id; the array's freed tail keeps those given out, first at the very end. */
-static int32_t pop(struct heap *h)
+static void heap_up(struct candidates *c)
 {
-    int32_t top = h->id[0];
-    h->id[0] = h->id[--h->n];
-    h->id[h->n] = top;
-    if (h->n)
-        sift_down(h, 0);
-    return top;
+    for (uint32_t v = 0; v < c->vocabulary; v++)
+        if (c->rest ? c->p[v] > 0 && c->p[v] < c->cut : c->p[v] >= c->cut)
+            c->id[c->heaped++] = (int32_t)v;
+    for (uint32_t i = c->heaped / 2; i-- > 0;)
+        sift_down(c, i);
+}
+
+/* Candidate i; all before it must have been given out, or it be the next. i < total. */
+static int32_t candidate(struct candidates *c, uint32_t i)
+{
+    if (i == c->given) {
+        if (!c->heaped) {
+            c->rest = true;
+            heap_up(c);
+        }
+        int32_t top = c->id[0];
+        c->id[0] = c->id[--c->heaped];
+        c->id[c->vocabulary - 1 - c->given++] = top;
+        if (c->heaped)
+            sift_down(c, 0);
+    }
+    return c->id[c->vocabulary - 1 - i];
 }
 
 /* Draws from p (which sums to one but for rounding) by top-k, top-p and min-p, in that order: each keeps a front part
- * of the candidates in order. ids: vocabulary of them. */
+ * of the candidates. ids: vocabulary of them. */
 static int32_t draw(const struct sampling *s, const float *p, uint32_t vocabulary, double uniform, int32_t *ids)
 {
-    struct heap h = {.p = p, .id = ids};
-    double total = 0, kept_mass = 0;
+    struct candidates c = {.p = p, .id = ids, .vocabulary = vocabulary};
+    double mass = 0, kept_mass = 0, sum = 0;
     for (uint32_t v = 0; v < vocabulary; v++) {
-        total += p[v];
-        if (p[v] > 0)
-            ids[h.n++] = (int32_t)v;
+        mass += p[v];
+        c.total += p[v] > 0;
+        c.cut = p[v] > c.cut ? p[v] : c.cut;
     }
-    for (uint32_t i = h.n / 2; i-- > 0;)
-        sift_down(&h, i);
-    uint32_t all = h.n, known = 0, kept = 0; /* candidate i, once popped, is ids[all - 1 - i] */
-    bool top_k = s->top_k && s->top_k < all;
-    if (top_k) {
-        total = 0;
-        for (; known < s->top_k; known++)
-            total += p[pop(&h)];
+    c.cut *= 1.0f / 256;
+    heap_up(&c);
+
+    bool top_k = s->top_k && s->top_k < c.total;
+    uint32_t limit = top_k ? s->top_k : c.total, kept = 0, i = 0;
+    if (!top_k && s->top_p >= 1 && s->min_p <= 0) { /* no filter: only as far as the draw */
+        for (; i + 1 < limit; i++) {
+            sum += p[candidate(&c, i)];
+            if (sum > uniform * mass)
+                break;
+        }
+        return candidate(&c, i);
     }
-    if (!top_k && s->top_p >= 1 && s->min_p <= 0) { /* no filter: pop only as far as the draw */
-        double sum = 0;
-        int32_t id;
-        do {
-            id = pop(&h);
-            sum += p[id];
-        } while (sum <= uniform * total && h.n);
-        return id;
+    if (top_k) { /* top-p is a part of the top-k's mass */
+        mass = 0;
+        for (uint32_t k = 0; k < limit; k++)
+            mass += p[candidate(&c, k)];
     }
-    float least = 0;
-    while (kept < (top_k ? s->top_k : all)) {
-        int32_t id = kept < known ? ids[all - 1 - kept] : pop(&h);
-        if (kept == 0)
-            least = s->min_p * p[id];
-        else if (p[id] < least || (s->top_p < 1 && kept_mass >= s->top_p * total))
+    float least = s->min_p * p[candidate(&c, 0)];
+    for (; kept < limit; kept++) {
+        float next = p[candidate(&c, kept)];
+        if (kept && (next < least || (s->top_p < 1 && kept_mass >= s->top_p * mass)))
             break;
-        kept_mass += p[id];
-        kept++;
+        kept_mass += next;
     }
-    double sum = 0;
-    uint32_t i = 0;
     for (; i + 1 < kept; i++) {
-        sum += p[ids[all - 1 - i]];
+        sum += p[candidate(&c, i)];
         if (sum > uniform * kept_mass)
             break;
     }
-    return ids[all - 1 - i];
+    return candidate(&c, i);
 }
 
 int sampler_pick(const struct sampling *s, float *logits, uint32_t vocabulary, const int32_t *tokens, uint32_t n,

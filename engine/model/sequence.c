@@ -104,8 +104,7 @@ static uint32_t pages_for(uint32_t positions)
     return positions / KV_PAGE_TOKENS + (positions % KV_PAGE_TOKENS != 0);
 }
 
-/* ---- An update ----------------------------------------------------------------------------------------------------
- */
+/* ---- An update -------------------------------------------------------------------------------------------------- */
 
 static int check_bounds(const struct sequence_table *t, const struct span_update *u, const struct entry *e,
                         struct error *err)
@@ -266,8 +265,7 @@ int sequence_apply(struct sequence_table *t, const struct span_update *u, const 
     return 0;
 }
 
-/* ---- The rest ------------------------------------------------------------------------------------------------------
- */
+/* ---- The rest --------------------------------------------------------------------------------------------------- */
 
 int sequence_truncate(struct sequence_table *t, uint32_t sequence, uint32_t length)
 {

@@ -33,7 +33,7 @@ static enum slot stored_as(enum slot slot)
     return slot == FFN_NORM_AFTER_ATTN ? FFN_NORM : slot;
 }
 
-/* ---- Counting ------------------------------------------------------------------------------------------------- */
+/* ---- Counting --------------------------------------------------------------------------------------------------- */
 
 static uint64_t owned(const struct gguf_tensor *t, uint64_t rows)
 {
@@ -100,7 +100,7 @@ uint64_t weights_head_vector_bytes(const struct model *m)
     return sum;
 }
 
-/* ---- Loading -------------------------------------------------------------------------------------------------- */
+/* ---- Loading ---------------------------------------------------------------------------------------------------- */
 
 static int report(struct weights_load *l, uint64_t bytes, struct error *err)
 {

@@ -20,8 +20,7 @@ static const char *key(const char *architecture, const char *name)
     return t;
 }
 
-/* ---- Metadata of the variants --------------------------------------------------------------------------------------
- */
+/* ---- Metadata of the variants ----------------------------------------------------------------------------------- */
 
 static void linear(struct gguf_builder *b, const char *a)
 {
@@ -325,8 +324,7 @@ int32_t model_built_token(uint32_t i)
     return (int32_t)(hash_mix64(i + 77) % BUILT_VOCABULARY);
 }
 
-/* ---- Building -------------------------------------------------------------------------------------------------------
- */
+/* ---- Building --------------------------------------------------------------------------------------------------- */
 
 static void build_keys(struct gguf_builder *b, const struct model_variant *v)
 {

@@ -203,8 +203,7 @@ static void each_tensor_is_checked(void)
     }
 }
 
-/* ---- Hostile metadata
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Hostile metadata ---------------------------------------------------------------------------------------- */
 
 /* The variant's file with one number in place of what it had. */
 static int with_key(const char *variant, const char *name, uint32_t value, struct error *err)

@@ -16,8 +16,7 @@ static float normal(uint64_t *state)
     return (float)(sum * 1.4142);
 }
 
-/* ---- The oracle: sorted list of all, one filter after the other, in double ------------------------------------------
- */
+/* ---- The oracle: sorted list of all, one filter after the other, in double -------------------------------------- */
 
 struct entry {
     int32_t id;

@@ -233,8 +233,7 @@ static void sampling_is_kept_until_replaced(void)
     sequence_table_destroy(t);
 }
 
-/* ---- A random walk
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- A random walk ------------------------------------------------------------------------------------------- */
 
 /* The plain model: each page keeps the tokens from position 0 up to its last filled slot. */
 struct plain {

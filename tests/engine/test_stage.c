@@ -198,8 +198,7 @@ static void every_level_of_kernels_agrees(void)
     CHECK(!kernels_force(chosen, &err));
 }
 
-/* ---- Company --------------------------------------------------------------------------------------------------------
- */
+/* ---- Company ---------------------------------------------------------------------------------------------------- */
 
 struct lane {
     uint32_t sequence, length, step, at;
@@ -292,8 +291,7 @@ static void company_in_the_batch_changes_nothing(void)
     pool_destroy(pool);
 }
 
-/* ---- Pages, limits, memory ------------------------------------------------------------------------------------------
- */
+/* ---- Pages, limits, memory -------------------------------------------------------------------------------------- */
 
 static void shared_and_copied_pages_serve_a_second_sequence(void)
 {
