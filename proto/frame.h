@@ -142,7 +142,7 @@ struct frame_part {
 int frame_decode_data(const struct frame_part *parts, size_t part_count, struct data_frame *out, struct error *err);
 void frame_free(struct data_frame *f);
 
-/* ---- control ------------------------------------------------------------------------------------------------ */
+/* ---- control ----------------------------------------------------------------------------------------------------- */
 
 enum control_kind {
     CONTROL_HELLO, CONTROL_WELCOME, CONTROL_PROBE, CONTROL_PROFILE, CONTROL_PROBE_LINK, CONTROL_LINK_MEASURED,

@@ -35,7 +35,7 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
     } ints[] = {
         {ZMQ_LINGER, 0},
         {ZMQ_SNDHWM, plane == PLANE_CONTROL ? 512 : 64},
-        {ZMQ_RCVHWM, plane == PLANE_CONTROL ? 512 : 64},
+        {ZMQ_RCVHWM, plane == PLANE_CONTROL ? 512 : 16},
         {ZMQ_HANDSHAKE_IVL, 5000},
         {ZMQ_CONNECT_TIMEOUT, 3000},
         {ZMQ_RECONNECT_IVL, 50},

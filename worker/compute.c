@@ -107,7 +107,7 @@ static void refuse_frame(struct compute *c, const struct link_peer *from, const 
     log_warn("dropped a data frame from %s (further ones are only counted): %s", from->public_key, why->text);
 }
 
-/* ---- Greeting along the pipe ---------------------------------------------------------------------------------------- */
+/* ---- Greeting along the pipe ------------------------------------------------------------------------------------- */
 
 static void send_small(struct link *l, const struct link_peer *to, const struct buffer *header)
 {
@@ -152,7 +152,7 @@ static void tend_next(struct compute *c)
     }
 }
 
-/* ---- Frames --------------------------------------------------------------------------------------------------------- */
+/* ---- Frames ------------------------------------------------------------------------------------------------------ */
 
 static int decode(const struct link_message *m, struct data_frame *f, struct error *err)
 {
@@ -255,7 +255,7 @@ static bool take_from_data(struct compute *c)
     return true;
 }
 
-/* ---- Jobs ----------------------------------------------------------------------------------------------------------- */
+/* ---- Jobs -------------------------------------------------------------------------------------------------------- */
 
 static void do_job(struct compute *c, struct mail *job)
 {
@@ -280,6 +280,8 @@ static void do_job(struct compute *c, struct mail *job)
     case CONTROL_DRAIN:
         c->draining = true;
         atomic_store(&c->w->vitals.state, WORKER_DRAINING);
+        if (done.request)
+            compute_reply(c, &done, &job->peer);
         break;
     default:
         break;

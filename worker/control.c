@@ -44,7 +44,7 @@ static void reply_failure(struct control *c, const struct link_peer *to, uint64_
     send_to(c, &m, to);
 }
 
-/* ---- Slow readings -------------------------------------------------------------------------------------------------- */
+/* ---- Slow readings ----------------------------------------------------------------------------------------------- */
 
 static uint64_t resident_now(void)
 {
@@ -75,7 +75,7 @@ static int32_t temperature_now(void)
     return (int32_t)hottest;
 }
 
-/* ---- Replies -------------------------------------------------------------------------------------------------------- */
+/* ---- Replies ----------------------------------------------------------------------------------------------------- */
 
 static void send_welcome(struct control *c, const struct link_peer *to, uint64_t request)
 {
@@ -219,7 +219,7 @@ static void on_message(struct control *c, struct control_message *m, const struc
     }
 }
 
-/* ---- The loop ------------------------------------------------------------------------------------------------------- */
+/* ---- The loop ---------------------------------------------------------------------------------------------------- */
 
 static void bad_message(struct control *c, const struct link_peer *from, const struct error *why)
 {

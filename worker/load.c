@@ -1,5 +1,5 @@
-/* Loading a stage: finding the file, checking what is asked, admitting its memory with the arithmetic shown, reading the
- * weights; or, when the very same blocks are there already, only starting afresh over them. Compute thread. */
+/* Loading a stage: finding the file, checking what is asked, admitting its memory with the arithmetic shown, reading
+ * the weights; or, when the very same blocks are there already, only starting afresh over them. Compute thread. */
 #include <stdio.h>
 #include <string.h>
 
@@ -68,8 +68,8 @@ int compute_find_model(const struct worker_options *o, const char *name, uint64_
         int rc = path ? model_open(path, &m, &e) : error_set(&e, ERR_NOMEM, "no memory for a path");
         if (!rc && fingerprint && model_info(m)->fingerprint != fingerprint) {
             rc = error_set(&e, ERR_FORMAT,
-                           "%s is another file than the coordinator's: fingerprint %016llx here, %016llx there; copy the "
-                           "coordinator's file here",
+                           "%s is another file than the coordinator's: fingerprint %016llx here, %016llx there; copy "
+                           "the coordinator's file here",
                            path, (unsigned long long)model_info(m)->fingerprint, (unsigned long long)fingerprint);
             model_close(m);
         }
@@ -83,8 +83,9 @@ int compute_find_model(const struct worker_options *o, const char *name, uint64_
             first = e;
     }
     if (first.code == ERR_NOTFOUND || !first.code)
-        return error_set(err, ERR_NOTFOUND, "\"%s\" is in none of the %u model folders of worker \"%s\" (first: %s); copy "
-                                            "it there or add --models", name, o->model_count, o->name, o->models[0]);
+        return error_set(err, ERR_NOTFOUND, "\"%s\" is in none of the %u model folders of worker \"%s\" (first: %s); "
+                                            "copy it there or add --models", name, o->model_count, o->name,
+                         o->models[0]);
     return error_set(err, first.code, "%s", first.text);
 }
 
@@ -169,11 +170,11 @@ static int admit(const struct worker *w, const char *name, const struct stage_op
     units_bytes_text(w->admitted_bytes, ad);
     if (m->total > w->admitted_bytes)
         return error_set(err, ERR_MEMORY,
-                         "blocks %u-%u of %.100s do not fit: weights %s + embedding %s + head %s + cache %s + buffers %s "
-                         "= %s, but %s are admitted here; use more nodes, a smaller type or a smaller cache",
+                         "blocks %u-%u of %.100s do not fit: weights %s + embedding %s + head %s + cache %s + buffers "
+                         "%s = %s, but %s are admitted here; use more nodes, a smaller type or a smaller cache",
                          o->first_block, o->last_block, name, we, em, he, kv, bu, to, ad);
-    log_info("blocks %u-%u of %s: weights %s + embedding %s + head %s + cache %s + buffers %s = %s of %s", o->first_block,
-             o->last_block, name, we, em, he, kv, bu, to, ad);
+    log_info("blocks %u-%u of %s: weights %s + embedding %s + head %s + cache %s + buffers %s = %s of %s",
+             o->first_block, o->last_block, name, we, em, he, kv, bu, to, ad);
     return 0;
 }
 
@@ -214,8 +215,8 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, bool
     h->table = NULL;
     h->max_sequences = load->u.load.max_sequences;
     snprintf(h->name, sizeof h->name, "%s", load->u.load.model);
-    return sequence_table_create(h->max_sequences, o.max_context, o.kv_pages, model_info(h->model)->vocabulary, &h->table,
-                                 err);
+    return sequence_table_create(h->max_sequences, o.max_context, o.kv_pages, model_info(h->model)->vocabulary,
+                                 &h->table, err);
 }
 
 static void announce(struct compute *c, const struct mail *job)

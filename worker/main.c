@@ -48,8 +48,8 @@ static int admit_memory(struct worker *w, struct error *err)
     w->admitted_bytes = !available ? cap : cap && cap < can ? cap : can;
     units_bytes_text(w->admitted_bytes, r);
     if (!w->admitted_bytes)
-        return error_set(err, ERR_MEMORY, "no memory to admit: %s available, less than the margin of %s that must stay", a,
-                         m);
+        return error_set(err, ERR_MEMORY, "no memory to admit: %s available, less than the margin of %s that must stay",
+                         a, m);
     log_info("memory: %s available - %s margin%s%s -> %s admitted", a, m, cap ? ", at most " : "", cap ? k : "", r);
     if (cap && available && cap > can)
         log_warn("--memory asks for %s, but only %s can be had", k, r);

@@ -27,13 +27,12 @@ static const char help[] =
     "  --config FILE       the same settings from a YAML file; flags win\n"
     "  --version, --help\n"
     "\n"
-    "example: brigade-worker --listen tcp://0.0.0.0:7700 --key node.key --allow \"$COORDINATOR\" --models /srv/models\n";
+    "example: brigade-worker --listen tcp://0.0.0.0:7700 --key node.key --allow \"$COORDINATOR\" --models models\n";
 
 static int add_allow(struct worker_options *o, const char *key, struct error *err)
 {
     if (!key_text_valid(key))
-        return error_set(err, ERR_USAGE, "\"%.60s\" is no public key (40 characters of Z85; 'brigade keygen' prints one)",
-                         key);
+        return error_set(err, ERR_USAGE, "\"%.60s\" is no public key (40 characters, as 'brigade keygen' prints)", key);
     if (o->allow_count == WORKER_ALLOW_MAX)
         return error_set(err, ERR_BOUND, "more than %d allowed keys", WORKER_ALLOW_MAX);
     memcpy(o->allow[o->allow_count++], key, KEY_TEXT);
@@ -154,7 +153,8 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
     } rows[] = {
         {"listen", "listen", false, false}, {"key", "key", false, true},         {"allow", "allow", true, false},
         {"name", "name", false, false},     {"models", "models", true, true},    {"cache", "cache", false, true},
-        {"memory", "memory", false, false}, {"threads", "threads", false, false}, {"data_port", "data-port", false, false},
+        {"memory", "memory", false, false}, {"threads", "threads", false, false},
+        {"data_port", "data-port", false, false},
     };
     enum { ROWS = sizeof rows / sizeof *rows };
     const char *known[ROWS + 2] = {"version"};
@@ -174,7 +174,8 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
         bool given = (!strcmp(option, "listen") && *o->listen) || (!strcmp(option, "name") && *o->name) ||
                      (!strcmp(option, "key") && o->key_path) || (!strcmp(option, "cache") && o->cache_path) ||
                      (!strcmp(option, "allow") && o->allow_count) || (!strcmp(option, "models") && o->model_count) ||
-                     (!strcmp(option, "memory") && o->memory_bytes) || (!strcmp(option, "threads") && o->threads >= 0) ||
+                     (!strcmp(option, "memory") && o->memory_bytes) ||
+                     (!strcmp(option, "threads") && o->threads >= 0) ||
                      (!strcmp(option, "data-port") && o->data_port >= 0);
         if (v && !given && !yaml_is_null(v))
             rc = from_file(o, path, option, v, rows[i].list, rows[i].path, err);
@@ -210,6 +211,7 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
                                         "cache",  "memory",  "threads",   "data-port", "config"};
     const char *config = NULL;
+    int rc;
     *out = (struct worker_options){.threads = -1, .data_port = -1};
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i], *name = NULL, *value = NULL;
@@ -238,9 +240,9 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
         }
         if (!strcmp(name, "config"))
             config = value;
-        else if (set_option(out, name, value, err)) {
+        else if ((rc = set_option(out, name, value, err))) {
             error_prefix(err, "--%s", name);
-            return WORKER_EXIT_USAGE;
+            return rc == ERR_NOMEM ? WORKER_EXIT_ERROR : WORKER_EXIT_USAGE;
         }
     }
     if (config && worker_options_file(config, out, err))
@@ -266,7 +268,8 @@ int worker_data_endpoint(const struct worker_options *o, int control_port, char 
         (!any && units_parse_int(colon + 1, 1, 65535, &port)))
         return error_set(err, ERR_USAGE, "\"%.100s\" is no endpoint to listen at; write tcp://ADDRESS:PORT", o->listen);
     if (o->data_port < 0 && !any && control_port > 65534)
-        return error_set(err, ERR_USAGE, "there is no port after %d for the data plane; give --data-port", control_port);
+        return error_set(err, ERR_USAGE, "there is no port after %d for the data plane; give --data-port",
+                         control_port);
     int data = o->data_port > 0 ? o->data_port : any ? 0 : control_port + 1;
     if (data)
         snprintf(out, size, "%.*s:%d", (int)(colon - o->listen), o->listen, data);

@@ -80,7 +80,8 @@ static void tell(struct measuring *p)
     mailbox_put(&p->c->w->replies, &m, &p->job->peer);
 }
 
-static int measure_cell(struct measuring *p, struct stage *s, uint32_t block, struct control_cell cell, struct error *err)
+static int measure_cell(struct measuring *p, struct stage *s, uint32_t block, struct control_cell cell,
+                        struct error *err)
 {
     struct control_message *out = p->out;
     bool late = clock_ms() > p->deadline_ms;

@@ -128,7 +128,7 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.load.max_context = 4096;
         m.u.load.max_sequences = 8;
         m.u.load.codec = CODEC_BF16;
-        m.u.load.has_next = true;
+        m.u.load.has_next = m.u.load.inexact = true;
         strcpy(m.u.load.next.name, "orin");
         strcpy(m.u.load.next.endpoint, "tcp://10.0.0.2:7701");
         strcpy(m.u.load.next.public_key, SAMPLE_KEY_B);

@@ -20,8 +20,14 @@
 #include "tests/engine/model_builder.h"
 
 unsigned rig_progress_heard, rig_beats_heard;
+int rig_patience_ms;
 static uint64_t next_request = 100;
 static char complaint[600];
+
+static int patient(int ms)
+{
+    return rig_patience_ms && rig_patience_ms < ms ? rig_patience_ms : ms;
+}
 
 static const char *complain(const char *what, const struct error *err)
 {
@@ -29,7 +35,7 @@ static const char *complain(const char *what, const struct error *err)
     return complaint;
 }
 
-/* ---- Place ---------------------------------------------------------------------------------------------------------- */
+/* ---- Place ------------------------------------------------------------------------------------------------------- */
 
 static const char *write_model(struct rig *r)
 {
@@ -78,7 +84,7 @@ void rig_close(struct rig *r)
     nftw(r->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- Processes ------------------------------------------------------------------------------------------------------ */
+/* ---- Processes --------------------------------------------------------------------------------------------------- */
 
 static void parse_ready(struct rig_worker *w, char *line)
 {
@@ -221,7 +227,7 @@ int rig_run(const char *const *arguments, char *said, size_t size)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* ---- Control plane -------------------------------------------------------------------------------------------------- */
+/* ---- Control plane ----------------------------------------------------------------------------------------------- */
 
 int rig_say(struct link *l, const struct control_message *m)
 {
@@ -274,7 +280,7 @@ const char *rig_claim(struct rig *r, struct rig_worker *w)
     if (!w->control && link_connect(r->hub, PLANE_CONTROL, w->endpoint, w->key, &w->control, &err))
         return complain("control link", &err);
     hello.u.hello.claim = true;
-    if (!rig_ask(w->control, &hello, &reply, 5000))
+    if (!rig_ask(w->control, &hello, &reply, patient(5000)))
         return complain("no welcome", NULL);
     if (reply.kind != CONTROL_WELCOME || !reply.u.welcome.claimed)
         return complain("not claimed", NULL);
@@ -292,7 +298,7 @@ const char *rig_allow(struct rig *r, struct rig_worker *const *workers, size_t c
         struct control_message m = {.kind = CONTROL_ALLOW}, reply;
         m.u.allow.count = (uint32_t)count + 1;
         m.u.allow.keys = keys;
-        if (!rig_ask(workers[i]->control, &m, &reply, 5000) || reply.kind != CONTROL_DONE)
+        if (!rig_ask(workers[i]->control, &m, &reply, patient(5000)) || reply.kind != CONTROL_DONE)
             return complain("allow was not done", NULL);
     }
     return NULL;
@@ -318,7 +324,7 @@ struct control_message rig_load_message(struct rig *r, uint64_t epoch, uint32_t 
     return m;
 }
 
-/* ---- Data plane ----------------------------------------------------------------------------------------------------- */
+/* ---- Data plane -------------------------------------------------------------------------------------------------- */
 
 static const char *load_stages(struct rig *r, struct rig_worker *const *workers, size_t count, uint64_t epoch,
                                enum frame_codec codec)
@@ -339,7 +345,7 @@ static const char *load_stages(struct rig *r, struct rig_worker *const *workers,
                      workers[i + 1]->data_port);
             memcpy(m.u.load.next.public_key, workers[i + 1]->key, KEY_TEXT);
         }
-        if (!rig_ask(workers[i]->control, &m, &reply, 20000))
+        if (!rig_ask(workers[i]->control, &m, &reply, patient(20000)))
             return complain("no answer to load", NULL);
         if (reply.kind != CONTROL_LOADED)
             return reply.kind == CONTROL_FAILURE ? complain(reply.u.failure.text, NULL) : complain("not loaded", NULL);
@@ -352,7 +358,7 @@ static bool attach(struct link *l, uint64_t epoch, uint32_t role)
     struct buffer header = {0};
     bool attached = false, ready;
     frame_encode_attach(epoch, role, &header, NULL);
-    for (int64_t end = clock_ms() + 5000, again = 0; clock_ms() < end && !attached;) {
+    for (int64_t end = clock_ms() + patient(5000), again = 0; clock_ms() < end && !attached;) {
         struct link_message m;
         struct data_frame f;
         if (clock_ms() >= again) {

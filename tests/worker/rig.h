@@ -57,6 +57,7 @@ bool rig_hear(struct link *l, uint64_t request, int kind, struct control_message
 /* Both. Zeroes request: a fresh one is used. */
 bool rig_ask(struct link *l, struct control_message *m, struct control_message *out, int ms);
 extern unsigned rig_progress_heard, rig_beats_heard;
+extern int rig_patience_ms; /* when set, no wait of the calls below is longer */
 /* Connects w->control, says Hello (claiming) and, with allow, lets these keys onto the data plane. */
 const char *rig_claim(struct rig *r, struct rig_worker *w);
 const char *rig_allow(struct rig *r, struct rig_worker *const *workers, size_t count);
@@ -71,7 +72,7 @@ struct rig_pipe {
 /* Loads an even split over the workers as one epoch and attaches both ends. */
 const char *rig_pipe_open(struct rig *r, struct rig_worker *const *workers, size_t count, uint64_t epoch,
                           enum frame_codec codec, struct rig_pipe *p);
-void rig_pipe_close(struct rig_pipe *p);
+void rig_pipe_close(struct rig_pipe *p); /* also of one that did not open */
 
 /* Tokens [first, first+count) of a sequence that owns pages base, base+1, …; want as in frames. */
 struct rig_span {

@@ -32,7 +32,8 @@ static struct session session(uint32_t stage)
     return s;
 }
 
-static struct data_frame work(uint64_t epoch, uint64_t microbatch, uint32_t tokens, enum frame_codec codec, uint32_t width)
+static struct data_frame work(uint64_t epoch, uint64_t microbatch, uint32_t tokens, enum frame_codec codec,
+                              uint32_t width)
 {
     return (struct data_frame){.kind = DATA_WORK, .epoch = epoch, .microbatch = microbatch,
                                .work = {.epoch = epoch, .microbatch = microbatch, .tokens = tokens, .codec = codec,
@@ -181,7 +182,8 @@ static void the_file_says_the_same(void)
     REQUIRE(fd >= 0);
     FILE *f = fdopen(fd, "w");
     fputs("version: 1\nlisten: tcp://10.0.0.1:7700\nkey: node.key\nallow: [\"" KEY_A "\", \"" KEY_B "\"]\n"
-          "name: from-file\nmodels: [models, /srv/models]\ncache: cache\nmemory: 2G\nthreads: auto\ndata_port: 7800\n", f);
+          "name: from-file\nmodels: [models, /srv/models]\ncache: cache\nmemory: 2G\nthreads: auto\n"
+          "data_port: 7800\n", f);
     fclose(f);
     struct worker_options o;
     struct error err = {0};
