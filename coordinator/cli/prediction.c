@@ -107,17 +107,19 @@ json_t *prediction_json(const struct runner *r)
 json_t *trace_json(struct runner *r)
 {
     struct runner_status status = {0};
-    json_t *list = json_array();
     if (runner_status(r, &status, NULL))
-        return list;
+        return json_null();
+    json_t *list = json_array();
     for (uint32_t i = 0; i < status.stage_count; i++) {
         const struct runner_stage *s = &status.stages[i];
         json_array_append_new(list, json_pack("{s:i, s:I, s:I, s:f, s:f, s:f}", "stage", (int)i, "microbatches",
                                               (json_int_t)s->microbatches, "tokens", (json_int_t)s->tokens, "compute_s",
                                               s->compute_seconds, "decode_ms", s->decode_seconds * 1e3, "wait_s", s->wait_seconds));
     }
+    json_t *trace = json_pack("{s:o, s:f, s:f}", "stages", list, "round_ms", status.round_seconds * 1e3, "hop_us",
+                              status.hop_seconds * 1e6);
     runner_status_free(&status);
-    return list;
+    return trace;
 }
 
 void trace_print(struct runner *r)
@@ -131,5 +133,7 @@ void trace_print(struct runner *r)
         printf("  stage %u: %llu micro-batches, compute %.3f s (decode step %.3f ms), waited %.3f s\n", i,
                (unsigned long long)s->microbatches, s->compute_seconds, s->decode_seconds * 1e3, s->wait_seconds);
     }
+    printf("  a decode round %.3f ms; %.0f us a hop (serialise, encrypt, wire, decrypt, wake) over %u hops\n",
+           status.round_seconds * 1e3, status.hop_seconds * 1e6, status.stage_count + 1);
     runner_status_free(&status);
 }

@@ -17,7 +17,7 @@ void prediction_print_bench(const struct runner *r);
 /* {"tpot_ms", "ttft_ms", "tokens_per_s", "bottleneck"}; null where nothing was predicted. */
 json_t *prediction_json(const struct runner *r);
 
-/* Stage by stage: median compute time of a decode step, and the share of the run it waited. */
+/* Stage by stage: median compute time of a decode step and time waited; and what a hop costs. */
 void trace_print(struct runner *r);
 json_t *trace_json(struct runner *r);
 

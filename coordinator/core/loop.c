@@ -200,7 +200,7 @@ static void take_result(struct runner *r, struct pipeline_result *got)
                  result->error_text ? result->error_text : "");
         result->error_text = text;
     }
-    stage_meter_result(r->meter, result);
+    stage_meter_result(r->meter, result, clock_us());
     scheduler_result(r->scheduler, result, clock_us());
     r->progressed = true;
 }
@@ -281,7 +281,7 @@ static int send_work(struct runner *r, struct error *err)
     while (!rc && (built = scheduler_next(r->scheduler, clock_us(), &work, err)) != 0) {
         if (built < 0)
             return built;
-        stage_meter_sent(r->meter, &work);
+        stage_meter_sent(r->meter, &work, clock_us());
         rc = pipeline_submit(r->pipe, &work, err);
     }
     int64_t oldest = scheduler_oldest(r->scheduler);

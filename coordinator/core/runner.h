@@ -157,6 +157,8 @@ struct runner_status {
     uint32_t pages, pages_used;
     uint32_t microbatches, microbatches_max; /* in flight */
     uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;
+    double round_seconds;     /* of a decoding micro-batch through all stages and back; median, 0 unknown */
+    double hop_seconds;       /* of that, outside the stages' computing, for one of stage_count + 1 hops */
     uint32_t node_count, link_count, stage_count;
     struct runner_node *nodes;
     struct runner_link *links;

@@ -19,9 +19,12 @@ struct stage_meter {
     struct stage_row *rows;
     struct {
         uint64_t id;
+        int64_t at_us;
         uint32_t tokens;
         bool decodes;
     } sent[UNDER_WAY];   /* by id modulo UNDER_WAY */
+    double round[KEPT], hop[KEPT]; /* seconds of the last decoding rounds */
+    uint32_t round_count;
 };
 
 int stage_meter_create(uint32_t stages, struct stage_meter **out, struct error *err)
@@ -43,18 +46,28 @@ void stage_meter_destroy(struct stage_meter *m)
     mem_free(m);
 }
 
-void stage_meter_sent(struct stage_meter *m, const struct frame_work *work)
+void stage_meter_sent(struct stage_meter *m, const struct frame_work *work, int64_t now_us)
 {
     bool decodes = true;
     for (uint32_t i = 0; i < work->span_count; i++)
         decodes &= work->spans[i].count == 1 && work->spans[i].first > 0;
     m->sent[work->microbatch % UNDER_WAY].id = work->microbatch;
+    m->sent[work->microbatch % UNDER_WAY].at_us = now_us;
     m->sent[work->microbatch % UNDER_WAY].tokens = work->tokens;
     m->sent[work->microbatch % UNDER_WAY].decodes = decodes;
 }
 
-void stage_meter_result(struct stage_meter *m, const struct frame_result *result)
+static void add_round(struct stage_meter *m, double seconds, double computed)
 {
+    m->round[m->round_count % KEPT] = seconds;
+    m->hop[m->round_count % KEPT] = (seconds - computed) / (m->stages + 1);
+    m->round_count++;
+}
+
+void stage_meter_result(struct stage_meter *m, const struct frame_result *result, int64_t now_us)
+{
+    double computed = 0;
+    uint32_t seen = 0;
     bool known = m->sent[result->microbatch % UNDER_WAY].id == result->microbatch;
     for (uint32_t i = 0; known && i < result->trace_count; i++) {
         const struct frame_trace *t = &result->trace[i];
@@ -62,6 +75,8 @@ void stage_meter_result(struct stage_meter *m, const struct frame_result *result
             continue;
         struct stage_row *row = &m->rows[t->stage];
         double seconds = (double)(t->finished_us - t->started_us) / 1e6;
+        computed += seconds;
+        seen++;
         row->sums.microbatches++;
         row->sums.tokens += m->sent[result->microbatch % UNDER_WAY].tokens;
         row->sums.compute_seconds += seconds;
@@ -69,6 +84,8 @@ void stage_meter_result(struct stage_meter *m, const struct frame_result *result
         if (m->sent[result->microbatch % UNDER_WAY].decodes)
             row->decode[row->decode_count++ % KEPT] = seconds;
     }
+    if (known && seen == m->stages && m->sent[result->microbatch % UNDER_WAY].decodes)
+        add_round(m, (double)(now_us - m->sent[result->microbatch % UNDER_WAY].at_us) / 1e6, computed);
 }
 
 uint32_t stage_meter_count(const struct stage_meter *m)
@@ -82,14 +99,26 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Of the values a ring of KEPT holds after `count` of them came; 0 for none. */
+static double median(const double *ring, uint32_t count)
+{
+    double sorted[KEPT];
+    uint32_t n = count < KEPT ? count : KEPT;
+    memcpy(sorted, ring, sizeof sorted);
+    qsort(sorted, n, sizeof *sorted, by_size);
+    return n ? (sorted[n / 2] + sorted[(n - 1) / 2]) / 2 : 0;
+}
+
 void stage_meter_read(const struct stage_meter *m, struct runner_stage *out)
 {
     for (uint32_t s = 0; s < m->stages; s++) {
-        double sorted[KEPT];
-        uint32_t n = m->rows[s].decode_count < KEPT ? m->rows[s].decode_count : KEPT;
-        memcpy(sorted, m->rows[s].decode, sizeof sorted);
-        qsort(sorted, n, sizeof *sorted, by_size);
         out[s] = m->rows[s].sums;
-        out[s].decode_seconds = n ? (sorted[n / 2] + sorted[(n - 1) / 2]) / 2 : 0;
+        out[s].decode_seconds = median(m->rows[s].decode, m->rows[s].decode_count);
     }
+}
+
+void stage_meter_rounds(const struct stage_meter *m, double *round_seconds, double *hop_seconds)
+{
+    *round_seconds = median(m->round, m->round_count);
+    *hop_seconds = median(m->hop, m->round_count);
 }

@@ -87,6 +87,7 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
             return error_set(err, ERR_NOMEM, "out of memory for the status of %u stages", stages);
         s->stage_count = stages;
         stage_meter_read(r->meter, s->stages);
+        stage_meter_rounds(r->meter, &s->round_seconds, &s->hop_seconds);
     }
     return r->cluster ? fill_cluster(r->cluster, s, err) : 0;
 }
