@@ -147,15 +147,18 @@ static void gain_of(struct bound *b, const struct relaxation *r, int depth, int 
     w->gain[1][type] = least(before + b->lambda[type], TICKS_NEVER);
 }
 
-static void hop_into(struct bound *b, const struct relaxation *r, int depth, int j)
+static void hop_into(struct bound *b, const struct relaxation *r, int depth, int stage, int j)
 {
     const struct space *s = r->space;
+    /* With the order given only one type can come next. */
+    int low = s->has_order && stage >= 0 ? s->order_type[stage] : 0;
+    int high = s->has_order && stage >= 0 ? low + 1 : s->types;
     const struct scratch *w = b->scratch;
     ticks *after = cell(b, s, depth, 0, j), *before = b->modes == 2 ? cell(b, s, depth, 1, j) : NULL;
     for (int t = 0; t < s->types; t++) {
         const ticks *hop = r->after_hop + (size_t)t * (size_t)s->types;
         ticks best = TICKS_NEVER;
-        for (int u = 0; u < s->types; u++)
+        for (int u = low; u < high; u++)
             best = least(best, hop[u] + w->gain[0][u]);
         after[t] = best;
         if (!before)
@@ -163,7 +166,7 @@ static void hop_into(struct bound *b, const struct relaxation *r, int depth, int
         const ticks *same = r->before_hop + (size_t)t * (size_t)s->types;
         const ticks *cross = r->cross_hop + (size_t)t * (size_t)s->types;
         best = TICKS_NEVER;
-        for (int u = 0; u < s->types; u++)
+        for (int u = low; u < high; u++)
             best = least(best, least(same[u] + w->gain[1][u], cross[u] + w->gain[0][u]));
         before[t] = best;
     }
@@ -189,7 +192,7 @@ static void run_layer(struct bound *b, const struct relaxation *r, int depth)
         for (int t = 0; t < s->types; t++)
             gain_of(b, r, depth, stage, t, j);
         if (j)
-            hop_into(b, r, depth, j);
+            hop_into(b, r, depth, stage, j);
     }
 }
 
@@ -303,6 +306,8 @@ void bound_start(struct bound *b, const struct relaxation *r)
     struct offer offer[PLAN_MAX_DEVICES];
     int n = 0, covered = 0;
     double price = 0;
+    if (s->has_order && b->depths > 1) /* no type can be used twice: there is nothing to price */
+        return;
     for (int t = 0; t < s->types; t++) {
         const ticks *prefix = l->prefix + (size_t)t * (size_t)(s->blocks + 1);
         int room = r->limits->room[(size_t)t * (size_t)s->blocks];
@@ -334,6 +339,8 @@ void bound_tune(struct bound *b, const struct relaxation *r, ticks goal, int ste
     ticks best_lambda[PLAN_MAX_DEVICES], best = -1, highest = (ticks)1 << 50;
     double theta = 1;
     int uses[PLAN_MAX_DEVICES], stale = 0;
+    if (s->has_order && b->depths > 1)
+        steps = steps > 1 ? 1 : steps;
     for (int i = 0; i < steps; i++) {
         bound_run(b, r);
         if (b->root > best) {

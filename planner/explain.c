@@ -8,7 +8,7 @@
 #include "planner/cost.h"
 
 /* Problems up to this size are solved anew for each sensitivity; larger ones keep the plan's devices and order. */
-enum { SMALL = 400, FEW_PLACES = 3 };
+enum { SMALL = 400, FEW_PLACES = 3, FEW_CHANGES = 8 };
 
 void plan_reasons_free(struct plan_reasons *r)
 {
@@ -29,10 +29,11 @@ static bool tired(const struct question *q)
     return q->options->expired && q->options->expired(q->options->expired_context);
 }
 
-/* The best split over these devices in this order; device indices of the result are those of p. */
+/* The best split over these devices in this order, from a known one if there is; device indices of the result are those of p. */
 static int best_split(const struct question *q, const struct plan_problem *p, const int *order, int stages,
-                      struct plan *out)
+                      const struct plan *start, struct plan *out)
 {
+    struct plan from;
     int straight[PLAN_MAX_DEVICES];
     struct plan_problem *sub = plan_problem_subset(p, order, stages);
     if (!sub)
@@ -46,6 +47,12 @@ static int best_split(const struct question *q, const struct plan_problem *p, co
         straight[i] = i;
     struct plan_options options = {.stages = stages, .order = straight, .max_states = q->budget,
                                    .expired = q->options->expired, .expired_context = q->options->expired_context};
+    if (start) {
+        from = *start;
+        for (int i = 0; i < stages; i++)
+            from.stage[i].device = i;
+        options.start = &from;
+    }
     int rc = plan_solve(sub, &options, out, NULL);
     for (int i = 0; !rc && i < out->stages; i++)
         out->stage[i].device = order[out->stage[i].device];
@@ -127,7 +134,7 @@ static int ask_absence(struct question *q, int device, struct plan_left_out *out
         for (int s = 0; s < plan->stages; s++)
             order[s + (s >= at)] = plan->stage[s].device;
         order[at] = device;
-        int rc = best_split(q, q->p, order, plan->stages + 1, &with);
+        int rc = best_split(q, q->p, order, plan->stages + 1, NULL, &with);
         if (rc == ERR_NOMEM)
             return rc;
         if (rc || with.value_s - plan->value_s >= out->delta_s)
@@ -203,7 +210,7 @@ static int ask_change(struct question *q, const struct plan_problem *changed, st
         options.max_states = q->budget;
         rc = plan_solve(changed, &options, &best, NULL);
     } else if (!q->options->counts) {
-        rc = best_split(q, changed, order, n, &best);
+        rc = best_split(q, changed, order, n, &start, &best);
     }
     if (rc && rc != ERR_NOMEM)
         best = start; /* the budget ended before it found the plan we have */
@@ -266,14 +273,36 @@ static int ask_link(struct question *q, int from, int to)
     return rc;
 }
 
+/* Stages (or the links after them) by falling weight: all, or the heaviest few of a large plan. */
+static int heaviest(const struct question *q, bool links, int *stage)
+{
+    double weight[PLAN_MAX_DEVICES];
+    int n = 0, all = q->plan->stages - links;
+    for (int s = 0; s < all; s++) {
+        const struct plan_stage *g = &q->plan->stage[s];
+        double w = q->plan->objective == PLAN_TTFT ? g->prefill_s : g->decode_s;
+        if (links)
+            w = cost_hop(q->p, g->device, q->plan->stage[s + 1].device,
+                         q->plan->objective == PLAN_TTFT ? q->p->workload.prompt_tokens : 1);
+        int at = n++;
+        for (; at > 0 && weight[at - 1] < w; at--) {
+            weight[at] = weight[at - 1];
+            stage[at] = stage[at - 1];
+        }
+        weight[at] = w;
+        stage[at] = s;
+    }
+    return q->p->devices * q->p->model.blocks > SMALL && n > FEW_CHANGES ? FEW_CHANGES : n;
+}
+
 static int ask_changes(struct question *q)
 {
     const struct plan *plan = q->plan;
-    int n = plan->stages, rc = 0;
-    for (int s = 0; s < n && !rc && !tired(q); s++)
-        rc = ask_memory(q, plan->stage[s].device);
-    for (int s = 0; s + 1 < n && !rc && !tired(q); s++)
-        rc = ask_link(q, plan->stage[s].device, plan->stage[s + 1].device);
+    int n = plan->stages, rc = 0, stage[PLAN_MAX_DEVICES];
+    for (int i = 0, count = heaviest(q, false, stage); i < count && !rc && !tired(q); i++)
+        rc = ask_memory(q, plan->stage[stage[i]].device);
+    for (int i = 0, count = heaviest(q, true, stage); i < count && !rc && !tired(q); i++)
+        rc = ask_link(q, plan->stage[stage[i]].device, plan->stage[stage[i] + 1].device);
     int desk = q->p->devices, first = plan->stage[0].device, last = plan->stage[n - 1].device;
     if (!rc && !tired(q))
         rc = ask_link(q, desk, first);
@@ -300,7 +329,8 @@ int plan_explain(struct plan_reasons **out, const struct plan_problem *p, const 
     struct plan_reasons *r = mem_zalloc(1, sizeof *r);
     if (!r)
         return error_set(e, ERR_NOMEM, "out of memory for the reasons of a plan");
-    struct question q = {.p = p, .options = options ? options : &none, .plan = plan, .r = r, .e = e, .budget = 20000};
+    struct question q = {.p = p, .options = options ? options : &none, .plan = plan, .r = r, .e = e};
+    q.budget = p->devices * p->model.blocks > SMALL ? 4000 : 20000;
     r->has_single = plan_single(p, &r->single, NULL) == 0;
     int rc = ask_next(&q);
     if (!rc)

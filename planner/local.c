@@ -223,6 +223,20 @@ static bool step(struct local *x)
     return false;
 }
 
+bool search_split(const struct search *s, struct candidate *c, ticks *value, int effort)
+{
+    struct local x = {.s = s, .effort = effort};
+    struct candidate next = *c;
+    if (*value >= TICKS_NEVER && !balance(&x, &next))
+        return false;
+    ticks v = slide_boundaries(&x, &next, evaluate(&x, &next));
+    if (v >= *value)
+        return false;
+    *c = next;
+    *value = v;
+    return true;
+}
+
 /* Shakes a plan: some devices change for others, drawn by a counter so that runs repeat. */
 static bool shake(struct local *x, struct candidate *c, uint64_t round)
 {

@@ -86,7 +86,7 @@ int plan_solve(const struct plan_problem *p, const struct plan_options *options,
     if (rc || (rc = space_new(&v.space, p, v.options, e)))
         return rc;
     v.max_states = v.options->max_states > 0        ? v.options->max_states
-                   : p->objective == PLAN_TTFT ? DEFAULT_STATES / 2
+                   : p->objective == PLAN_TTFT ? DEFAULT_STATES / 3
                                                : DEFAULT_STATES;
     v.depths = v.space->stages ? v.space->stages + 1 : 1;
     if (v.options->start)

@@ -47,6 +47,7 @@ struct prefill {
     struct solver *v;
     int tracks;
     bool exact; /* a track for each chunk */
+    bool brief; /* a small budget: fewer bands, once */
     struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
     ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
     ticks *hop[SEARCH_MAX_TRACKS]; /* single_busy + lag, NEVER over the limit */
@@ -197,6 +198,7 @@ static int prefill_new(struct prefill **out, struct solver *v)
     if (!f)
         return ERR_NOMEM;
     f->v = v;
+    f->brief = v->max_states < 10000;
     int wanted = choose_chunks(f, chunks, chunk), rc = 0;
     f->exact = wanted == chunks;
     f->ways = wanted > 1 ? 2 : 1;
@@ -391,7 +393,8 @@ static void improve(struct prefill *f)
     prepare(&s, f, false);
     s.space = v->space;
     /* With few tracks the search goes by their times, and the full recursion judges what it found. */
-    if (!search_local(&s, &c, &value, 40000))
+    int size = v->space->types * v->space->blocks, effort = f->brief ? 4 * size : size < 1300 ? 30 * size : 40000;
+    if (!search_local(&s, &c, &value, effort))
         return;
     if (!f->exact)
         value = judge(f, &c);
@@ -399,6 +402,32 @@ static void improve(struct prefill *f)
         v->found = c;
         v->best = value;
     }
+}
+
+/* A given order and a small budget: a good split, without proof beyond the chain's. */
+static bool split_order(struct prefill *f)
+{
+    struct solver *v = f->v;
+    const struct space *s = v->space;
+    struct search search;
+    if (!f->brief || !s->has_order || s->has_counts)
+        return false;
+    struct candidate c = v->found;
+    ticks value = v->best;
+    if (value >= TICKS_NEVER)
+        for (c.stages = 0; c.stages < s->stages; c.stages++)
+            c.device[c.stages] = s->member[s->first_member[s->order_type[c.stages]]];
+    prepare(&search, f, false);
+    search.space = s;
+    bool found = search_split(&search, &c, &value, 3000);
+    if (found && !f->exact)
+        value = judge(f, &c);
+    if (found && value < v->best) {
+        v->found = c;
+        v->best = value;
+    }
+    v->cut = true;
+    return v->best < TICKS_NEVER;
 }
 
 static int open_bands(const struct band *band, int n, ticks best)
@@ -418,7 +447,7 @@ static int solve(struct prefill *f)
     set_band(f, 0, never);
     run_chains(f, NULL);
     v->lower = f->chain_bound[0].root;
-    if (v->lower >= v->best)
+    if (v->lower >= v->best || split_order(f))
         return 0;
     bound_start(&f->chain_bound[0], &f->chain[0]);
     bound_run(&f->chain_bound[0], &f->chain[0]);
@@ -433,9 +462,9 @@ static int solve(struct prefill *f)
     ticks high = v->best < TICKS_NEVER ? v->best : never, least = least_work(f, high);
     int n = 0;
     /* Twice: the beams of the first cut lower the best, which the second needs to cut in the right places. */
-    for (int round = 0; round < 2 && !rc; round++) {
+    for (int round = f->brief; round < 2 && !rc; round++) {
         high = v->best < TICKS_NEVER ? v->best : never;
-        n = least < high ? cut_bands(f, band, round ? MAX_BANDS : MAX_BANDS / 4, least, high) : 0;
+        n = least < high ? cut_bands(f, band, round && !f->brief ? MAX_BANDS : MAX_BANDS / 4, least, high) : 0;
         qsort(band, (size_t)n, sizeof *band, by_lower);
         for (int i = 0; i < n && !rc; i++)
             if (band[i].lower < v->best)

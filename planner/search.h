@@ -97,6 +97,9 @@ static inline struct label *search_label(const struct search *s, uint32_t i)
  * tracks' time, then in *value. */
 bool search_local(const struct search *s, struct candidate *c, ticks *value, int effort);
 
+/* Keeps c's devices: balances the blocks when *value is TICKS_NEVER, then moves boundaries. True when it found better. */
+bool search_split(const struct search *s, struct candidate *c, ticks *value, int effort);
+
 /* The parts both searches share. expand calls emit for each partial plan whose bound is below s->best. The parent may
  * move while emit adds labels: expand works on a copy. */
 typedef int search_emit(struct search *s, const struct label *child, void *context);
