@@ -14,7 +14,8 @@
 static const struct command_help help = {
     "brigade logits -m MODEL (--tokens 1,2,3 | -p TEXT) [--top 64] [--greedy N] [--nll] [--bits] [options]",
     "Computes the log-likelihood of every token, the logits after the last one and, with --greedy, the argmax\n"
-    "continuation with its margins. --bits adds a CRC-32 of the raw logits: equal bits, equal checksum.",
+    "continuation with its margins. --bits adds a CRC-32 of the raw logits: equal bits, equal checksum. The cache is f32\n"
+    "here unless --kv-type says otherwise.",
     "brigade logits -m models/stories-5m-q8_0.gguf -p 'Once upon a time' --bits --json\n"
     "brigade logits -m models/stories-5m-q8_0.gguf --tokens 1,403,407 --stages 3 --greedy 8",
 };
@@ -139,6 +140,8 @@ int command_logits(int argc, char **argv)
     int code;
     if (!compute_parse(&compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))
         return code;
+    if (!compute.kv)
+        compute.kv = "f32"; /* numbers for checking: nothing rounded that the model itself does not round */
     if (!list.values == !text)
         return options_wrong(&help, "give --tokens 1,2,3 or -p TEXT, one of them");
 

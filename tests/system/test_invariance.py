@@ -42,6 +42,15 @@ def test_q8_0():
     all_equal("q8_0")
 
 
+def test_caches():
+    """The same with caches of f16 and of 8 bits."""
+    for kv in ("f16", "q8"):
+        want = crc(MODEL, "--kv-type", kv)
+        for case in (["--stages", 3], ["--chunk", 7], ["--chunk", 1, "--split", "3,5"]):
+            got = crc(MODEL, "--kv-type", kv, *case)
+            assert got == want, f"{kv} with {case}: {got:08x}, not {want:08x}"
+
+
 def test_q4_0():
     all_equal("q4_0")
 
