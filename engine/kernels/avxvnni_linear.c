@@ -1,7 +1,6 @@
-/* AVX2 with the 256-bit dot instruction (AVX-VNNI: Alder Lake and later, Zen 5): quantised products, 8 rows in a
- * register. Everything else of the level is avx2's. */
+/* AVX2 with the 256-bit dot instruction (AVX-VNNI: Alder Lake and later, Zen 5): quantised products, 16 rows in two
+ * registers. Everything else of the level is avx2's. */
 #define LANES_VNNI
-#define TILE 4u
 #include "engine/kernels/linear_level.h"
 
 #include "engine/kernels/levels.h"

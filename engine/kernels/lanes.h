@@ -60,6 +60,15 @@ INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
     return acc;
 }
 
+/* Four columns of two panels: the broadcast serves both. */
+INLINE void li_dot4_pair(li *x, li *y, lb w, lb v, const int8_t *a)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    __m512i broadcast = _mm512_set1_epi32(four);
+    *x = _mm512_dpbusd_epi32(*x, w, broadcast);
+    *y = _mm512_dpbusd_epi32(*y, v, broadcast);
+}
 INLINE void lb_opaque(lb *a) { __asm__ volatile("" : "+v"(*a)); }
 
 #elif defined(__AVX2__)

@@ -8,13 +8,8 @@
 #include "engine/kernels/table.h"
 #include "engine/quant/codebook.h"
 
-#ifndef TILE
 #define TILE 4u /* tokens */
-#endif
 #define SUBS (PANEL_ROWS / LANES)
-#ifndef FETCH_AHEAD
-#define FETCH_AHEAD 8192u /* bytes ahead of the stream of weights, when memory is what limits */
-#endif
 
 /* What follows of a layout at compile time. */
 INLINE bool in_256(enum layout l)
@@ -176,6 +171,19 @@ INLINE void dot_half(enum layout l, const uint8_t *q, uint32_t row, const int ha
         sum[t] = li_dot16(width_of(l), sum[t], w, a[t].q + 16 * half);
 }
 
+#ifdef PANEL_PAIRS
+INLINE void dot_half_pair(enum layout l, const uint8_t *const q[2], const int half, const struct act_block *a,
+                          const uint32_t T, lb codes, li sum[2][TILE])
+{
+    lb w[2][4];
+    unpack16(l, q[0], 0, half, codes, w[0]);
+    unpack16(l, q[1], 0, half, codes, w[1]);
+    for (uint32_t j = 0; j < 4; j++) /* every chain goes on by one before any goes on by two */
+        for (uint32_t t = 0; t < T; t++)
+            li_dot4_pair(&sum[0][t], &sum[1][t], w[0][j], w[1][j], a[t].q + 16 * half + 4 * j);
+}
+#endif
+
 /* Where the sums of a sub-block start: 0, or what takes off the zero of the weights. part: which columns' Σ q. */
 INLINE void start(enum layout l, int part, const struct act_block *a, const uint32_t T, li sum[TILE])
 {
@@ -200,6 +208,17 @@ INLINE void accumulate(lf scale, const struct act_block *a, const uint32_t T, li
         acc[t] = lf_fma(lf_mul(scale, lf_set1(a[t].d)), lf_from(sum[t]), acc[t]);
 }
 
+INLINE void add_offsets(int groups, struct scales s, const struct act_block *a, const uint32_t T, lf acc[TILE])
+{
+    for (uint32_t t = 0; t < T; t++)
+        if (groups == 1) {
+            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].ds), acc[t]);
+        } else {
+            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].d * (float)-a[t].minus_low), acc[t]);
+            acc[t] = lf_fma(s.offset[1], lf_set1(a[t].d * (float)(a[t].minus_low - a[t].minus_sum)), acc[t]);
+        }
+}
+
 /* One sub-block of LANES rows against T tokens. */
 INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int groups, bool offset, uint32_t row,
                          const struct act_block *a, const uint32_t T, lb codes, lf acc[TILE])
@@ -213,41 +232,71 @@ INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int g
     }
     dot_half(l, q, row, 1, a, T, codes, sum);
     accumulate(s.scale[1], a, T, sum, acc);
-    for (uint32_t t = 0; offset && t < T; t++) {
-        if (groups == 1) {
-            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].ds), acc[t]);
-        } else {
-            acc[t] = lf_fma(s.offset[0], lf_set1(a[t].d * (float)-a[t].minus_low), acc[t]);
-            acc[t] = lf_fma(s.offset[1], lf_set1(a[t].d * (float)(a[t].minus_low - a[t].minus_sum)), acc[t]);
-        }
-    }
+    if (offset)
+        add_offsets(groups, s, a, T, acc);
 }
 
-INLINE void panel_tile(enum layout l, const uint8_t *p, const struct act_block *a, uint32_t blocks, const uint32_t T,
-                       float *out)
+#ifdef PANEL_PAIRS
+/* One sub-block of two panels: each broadcast of activations serves both. */
+INLINE void multiply_pair(enum layout l, const uint8_t *const q[2], const struct scales s[2], const struct act_block *a,
+                          const uint32_t T, lb codes, lf acc[2][TILE])
 {
-    lf acc[SUBS][TILE];
+    const int groups = groups_of(l);
+    li sum[2][TILE];
+    start(l, groups == 1 ? 0 : 1, a, T, sum[0]);
+    for (uint32_t t = 0; t < T; t++)
+        sum[1][t] = sum[0][t];
+    dot_half_pair(l, q, 0, a, T, codes, sum);
+    if (groups == 2) {
+        accumulate(s[0].scale[0], a, T, sum[0], acc[0]);
+        accumulate(s[1].scale[0], a, T, sum[1], acc[1]);
+        start(l, 2, a, T, sum[0]);
+        for (uint32_t t = 0; t < T; t++)
+            sum[1][t] = sum[0][t];
+    }
+    dot_half_pair(l, q, 1, a, T, codes, sum);
+    for (uint32_t i = 0; i < 2; i++) {
+        accumulate(s[i].scale[1], a, T, sum[i], acc[i]);
+        if (has_offset(l))
+            add_offsets(groups, s[i], a, T, acc[i]);
+    }
+}
+#endif
+
+INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, size_t fetch,
+                       const struct act_block *a, uint32_t blocks, const uint32_t T, float *out)
+{
+    lf acc[2 * SUBS][TILE];
     lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
     codes = DOT_UNSIGNED ? lb_flip(codes) : codes;
     for (uint32_t t = 0; t < T; t++)
-        for (uint32_t i = 0; i < SUBS; i++)
-            acc[i][t] = lf_load(out + t * PANEL_ROWS + i * LANES);
-    const uint32_t subs = in_256(l) ? 8 : 1;
-    for (uint32_t b = 0; b < blocks; b += subs) {
-        const uint8_t *header = p;
-        p += header_bytes(l);
-        for (uint32_t g = 0; g < subs; g++, p += sub_block_bytes(l), a += T) {
-            for (uint32_t line = 0; line < sub_block_bytes(l); line += 64)
-                __builtin_prefetch(p + FETCH_AHEAD + line);
+        for (uint32_t i = 0; i < panels * SUBS; i++)
+            acc[i][t] = lf_load(out + t * PAIR_ROWS + i * LANES);
+    const uint32_t subs = in_256(l) ? 8 : 1, block_bytes = header_bytes(l) + subs * sub_block_bytes(l);
+    for (uint32_t b = 0; b < blocks; b += subs, p += panels * block_bytes) {
+        const uint8_t *q = p + header_bytes(l);
+        for (uint32_t g = 0; g < subs; g++, q += sub_block_bytes(l), a += T) {
+            if (fetch)
+                for (uint32_t line = 0; line < panels * sub_block_bytes(l); line += 64)
+                    __builtin_prefetch(p + fetch + panels * g * sub_block_bytes(l) + line);
+#ifdef PANEL_PAIRS
+            if (panels == 2) {
+                const uint8_t *const both[2] = {q, q + block_bytes};
+                const struct scales s[2] = {unpack_scales(l, p, q + quant_bytes(l), 0),
+                                            unpack_scales(l, p + block_bytes, q + block_bytes + quant_bytes(l), 0)};
+                multiply_pair(l, both, s, a, T, codes, acc);
+                continue;
+            }
+#endif
             for (uint32_t i = 0; i < SUBS; i++) {
-                struct scales s = unpack_scales(l, header, p + quant_bytes(l), i * LANES);
-                multiply_sub(l, p, s, groups_of(l), has_offset(l), i * LANES, a, T, codes, acc[i]);
+                struct scales s = unpack_scales(l, p, q + quant_bytes(l), i * LANES);
+                multiply_sub(l, q, s, groups_of(l), has_offset(l), i * LANES, a, T, codes, acc[i]);
             }
         }
     }
     for (uint32_t t = 0; t < T; t++)
-        for (uint32_t i = 0; i < SUBS; i++)
-            lf_store(out + t * PANEL_ROWS + i * LANES, acc[i][t]);
+        for (uint32_t i = 0; i < panels * SUBS; i++)
+            lf_store(out + t * PAIR_ROWS + i * LANES, acc[i][t]);
 }
 
 /* The expanded layout: the type's shape comes as arguments, alike for all blocks. */
@@ -262,13 +311,13 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
             struct scales s = {{lf_load(p->scale[0] + row), lf_load(p->scale[1] + row)},
                                {lf_load(p->offset[0] + row), lf_load(p->offset[1] + row)}};
             for (uint32_t t = 0; t < T; t++)
-                acc[t] = lf_load(out + t * PANEL_ROWS + row);
+                acc[t] = lf_load(out + t * PAIR_ROWS + row);
             if (groups == 1)
                 multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 1, offset, row, a, T, codes, acc);
             else
                 multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 2, offset, row, a, T, codes, acc);
             for (uint32_t t = 0; t < T; t++)
-                lf_store(out + t * PANEL_ROWS + row, acc[t]);
+                lf_store(out + t * PAIR_ROWS + row, acc[t]);
         }
 }
 
@@ -277,41 +326,34 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
     case n:                                                                                                           \
         call(n);                                                                                                      \
         break;
-#if TILE == 8
-#define TOKENS_PAST_3(call) TOKENS_CASE(4, call) TOKENS_CASE(5, call) TOKENS_CASE(6, call) TOKENS_CASE(7, call) TOKENS_CASE(8, call)
-#elif TILE == 4
-#define TOKENS_PAST_3(call) TOKENS_CASE(4, call)
-#else
-#define TOKENS_PAST_3(call)
-#endif
 #define FOR_TOKENS(tokens, call)                                                                                      \
     switch (tokens) {                                                                                                 \
         TOKENS_CASE(1, call)                                                                                          \
         TOKENS_CASE(2, call)                                                                                          \
         TOKENS_CASE(3, call)                                                                                          \
-        TOKENS_PAST_3(call)                                                                                           \
+        TOKENS_CASE(4, call)                                                                                          \
     default:                                                                                                          \
         break;                                                                                                        \
     }
 
-#define PANEL_OF(name, layout)                                                                                        \
-    static void panel_##name(const void *p, const struct act_block *a, uint32_t blocks, uint32_t tokens, float *acc)  \
+#define ONE_PANEL(T) panel_tile(layout, 1, p, fetch, a, blocks, T, acc)
+#ifdef PANEL_PAIRS
+#define TWO_PANELS(T) panel_tile(layout, 2, p, fetch, a, blocks, T, acc)
+#define HAS_PAIRS true
+#else
+#define TWO_PANELS(T) ONE_PANEL(T)
+#define HAS_PAIRS false
+#endif
+#define PANEL_OF(name, which)                                                                                         \
+    static void panel_##name(const void *p, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks,      \
+                             uint32_t tokens, float *acc)                                                             \
     {                                                                                                                 \
-        FOR_TOKENS(tokens, PANEL_CALL_##layout)                                                                       \
+        const enum layout layout = which;                                                                             \
+        if (HAS_PAIRS && pair)                                                                                        \
+            FOR_TOKENS(tokens, TWO_PANELS)                                                                            \
+        else                                                                                                          \
+            FOR_TOKENS(tokens, ONE_PANEL)                                                                             \
     }
-#define PANEL_CALL_LAYOUT_Q8_0(T) panel_tile(LAYOUT_Q8_0, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q4_0(T) panel_tile(LAYOUT_Q4_0, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_IQ4_NL(T) panel_tile(LAYOUT_IQ4_NL, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_MXFP4(T) panel_tile(LAYOUT_MXFP4, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q4_K(T) panel_tile(LAYOUT_Q4_K, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q5_K(T) panel_tile(LAYOUT_Q5_K, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q6_K(T) panel_tile(LAYOUT_Q6_K, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_IQ4_XS(T) panel_tile(LAYOUT_IQ4_XS, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q4_1(T) panel_tile(LAYOUT_Q4_1, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q5_0(T) panel_tile(LAYOUT_Q5_0, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q5_1(T) panel_tile(LAYOUT_Q5_1, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q2_K(T) panel_tile(LAYOUT_Q2_K, p, a, blocks, T, acc)
-#define PANEL_CALL_LAYOUT_Q3_K(T) panel_tile(LAYOUT_Q3_K, p, a, blocks, T, acc)
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 
 PANEL_OF(q8_0, LAYOUT_Q8_0)
@@ -365,6 +407,7 @@ static uint64_t probe_dot(uint64_t rounds)
 INLINE void fill_linear(struct kernel_table *table)
 {
     table->flip = DOT_UNSIGNED ? 0x80 : 0;
+    table->pairs = HAS_PAIRS;
     table->tile_tokens = TILE;
     table->panel[LAYOUT_Q8_0] = panel_q8_0;
     table->panel[LAYOUT_Q4_0] = panel_q4_0;

@@ -36,6 +36,16 @@ static uint32_t panels_of(uint32_t rows)
     return rows / PANEL_ROWS + (rows % PANEL_ROWS != 0);
 }
 
+/* Where panel p begins and how far its blocks lie apart: pairs take turns block by block. */
+static uint8_t *panel_at(const struct matrix *m, enum layout layout, uint32_t p, size_t *step)
+{
+    size_t panel_bytes = layout_panel_bytes(layout, m->cols);
+    size_t block_bytes = layout_panel_bytes(layout, layout_block_cols(layout));
+    bool pair = kernels->pairs && (p | 1) < panels_of(m->rows);
+    *step = pair ? 2 * block_bytes : block_bytes;
+    return (uint8_t *)m->data + (pair ? p / 2 * 2 * panel_bytes + p % 2 * block_bytes : p * panel_bytes);
+}
+
 /* What the level's layout takes; for the file's own order, the file's bytes. */
 static size_t laid_out_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 {
@@ -62,11 +72,12 @@ static void load_panels(void *context, size_t begin, size_t end, int thread)
 {
     const struct load_job *job = context;
     const struct matrix *m = job->m;
-    size_t panel_bytes = layout_panel_bytes(job->layout, m->cols);
     for (size_t p = begin; p < end; p++) {
         uint32_t first = (uint32_t)p * PANEL_ROWS, rows = m->rows - first < PANEL_ROWS ? m->rows - first : PANEL_ROWS;
+        size_t step;
+        uint8_t *panel = panel_at(m, job->layout, (uint32_t)p, &step);
         pack_panel(job->layout, m->cols, job->source + first * job->row_bytes, job->row_bytes, rows, kernels->flip,
-                   (uint8_t *)m->data + p * panel_bytes);
+                   panel, step);
     }
 }
 
@@ -116,7 +127,7 @@ int matrix_load(struct matrix *m, struct pool *pool, uint32_t type, uint32_t row
     else if (is_float(type))
         pool_for(pool, ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS, FLOAT_GRAIN, load_floats, &job);
     else
-        pool_for(pool, panels_of(rows), 1, load_panels, &job);
+        pool_for(pool, panels_of(rows), 2, load_panels, &job);
     *m = loaded;
     return 0;
 }
@@ -146,12 +157,12 @@ void matrix_row(const struct matrix *m, uint32_t row, float *out)
     }
     enum layout layout = layout_of(m->type);
     /* Block by block, so that no row of bytes need be held. */
-    uint32_t values = type_info(m->type)->block_values;
-    size_t step = layout_panel_bytes(layout, values);
-    const uint8_t *panel = (const uint8_t *)m->data + row / PANEL_ROWS * layout_panel_bytes(layout, m->cols);
+    uint32_t values = layout_block_cols(layout);
+    size_t step;
+    const uint8_t *panel = panel_at(m, layout, row / PANEL_ROWS, &step);
     for (uint32_t c = 0; c < m->cols; c += values, panel += step) {
         uint8_t block[512];
-        unpack_row(layout, values, panel, row % PANEL_ROWS, kernels->flip, block);
+        unpack_block(layout, panel, row % PANEL_ROWS, kernels->flip, block);
         dequantize_row(m->type, block, out + c, values);
     }
 }

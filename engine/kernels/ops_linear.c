@@ -9,7 +9,10 @@
 
 #define MAX_JOBS 8u
 /* Activations of one pass over the weights stay within the second cache level; weights are read once a pass. */
-#define CHUNK_BYTES ((size_t)384 << 10)
+#define CHUNK_BYTES ((size_t)512 << 10)
+#define CHUNK_TOKENS 128u
+#define STRIP 16u         /* blocks of 32 columns that all tokens of a chunk pass over before the next */
+#define FETCH_AHEAD 6144u /* bytes of weights */
 #define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
 #define EXPANDED_TOKENS 64u
 #define QUANTISE_GRAIN 8u
@@ -90,7 +93,7 @@ static void gather_blocks(const struct tokens *in, struct tiles tiles, uint32_t 
 static void store_panel(const float *acc, uint32_t rows, uint32_t tokens, float *y, size_t ldy)
 {
     for (uint32_t t = 0; t < tokens; t++)
-        memcpy(y + t * ldy, acc + t * PANEL_ROWS, rows * sizeof *y);
+        memcpy(y + t * ldy, acc + t * PAIR_ROWS, rows * sizeof *y);
 }
 
 /* Decodes EXPANDED_BLOCKS or fewer blocks of up to 16 rows of the file. */
@@ -129,7 +132,7 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
     struct tiles tiles = tiles_of(in->a->n, kernels->tile_tokens);
     uint32_t blocks = w->cols / 32;
     for (uint32_t first = 0; first < in->count; first += EXPANDED_TOKENS) {
-        _Alignas(64) float acc[EXPANDED_TOKENS * PANEL_ROWS] = {0};
+        _Alignas(64) float acc[EXPANDED_TOKENS * PAIR_ROWS] = {0};
         _Alignas(64) struct panel32 strip[EXPANDED_BLOCKS];
         uint32_t tokens = in->count - first < EXPANDED_TOKENS ? in->count - first : EXPANDED_TOKENS;
         for (uint32_t b = 0; b < blocks; b += EXPANDED_BLOCKS) {
@@ -143,37 +146,42 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
                         uint32_t token = in->chosen ? in->chosen[first + t + k] : first + t + k;
                         *to++ = *token_block(in->a, tiles, token, b + i);
                     }
-                kernels->expanded(strip, gathered, width, size, shape.groups, shape.offset, acc + t * PANEL_ROWS);
+                kernels->expanded(strip, gathered, width, size, shape.groups, shape.offset, acc + t * PAIR_ROWS);
             }
         }
         store_panel(acc, rows, tokens, y + first * ldy, ldy);
     }
 }
 
-/* A packed type, tokens [begin, end) of all of a (whole tiles), or of the chosen ones. */
-static void panel_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
-                         const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
+/* One panel or two of a packed type against the tokens of tiles [tile_begin, tile_end). Strips of columns stay in the
+ * nearest cache while all tokens pass over them; weights to come are fetched during the first tile. */
+static void panels_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
+                          const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
 {
+    bool pair = rows > PANEL_ROWS;
     const uint8_t *panel = (const uint8_t *)w->data + row / PANEL_ROWS * layout_panel_bytes(layout, w->cols);
     struct tiles tiles = tiles_of(in->count, kernels->tile_tokens), all = tiles_of(in->a->n, kernels->tile_tokens);
-    uint32_t values = type_info(w->type)->block_values, blocks = w->cols / 32;
-    for (uint32_t j = tile_begin; j < tile_end; j++) {
-        _Alignas(64) float acc[TILE_TOKENS_MAX * PANEL_ROWS];
-        uint32_t first = tile_first(tiles, j), size = tile_size(tiles, j);
-        memset(acc, 0, size * PANEL_ROWS * sizeof *acc);
-        if (!in->chosen) {
-            kernels->panel[layout](panel, tile_blocks(in->a, tiles, j), blocks, size, acc);
-        } else {
-            uint32_t strip = values > 32 ? values / 32 : EXPANDED_BLOCKS;
-            for (uint32_t b = 0; b < blocks; b += strip) {
-                struct act_block gathered[TILE_TOKENS_MAX * EXPANDED_BLOCKS];
-                uint32_t width = blocks - b < strip ? blocks - b : strip;
-                gather_blocks(in, all, first, size, b, width, gathered);
-                kernels->panel[layout](panel + layout_panel_bytes(layout, b * 32), gathered, width, size, acc);
-            }
+    uint32_t blocks = w->cols / 32, begin = tile_first(tiles, tile_begin), end = tile_first(tiles, tile_end);
+    _Alignas(64) float acc[CHUNK_TOKENS * PAIR_ROWS];
+    memset(acc, 0, (end - begin) * PAIR_ROWS * sizeof *acc);
+    uint32_t most = tile_end - tile_begin == 1 && !in->chosen ? blocks : STRIP;
+    for (uint32_t b = 0; b < blocks; b += most) {
+        uint32_t width = blocks - b < most ? blocks - b : most;
+        const uint8_t *strip = panel + (pair ? 2 : 1) * layout_panel_bytes(layout, b * 32);
+        float *to = acc;
+        for (uint32_t j = tile_begin; j < tile_end; j++) {
+            struct act_block gathered[TILE_TOKENS_MAX * STRIP];
+            uint32_t size = tile_size(tiles, j);
+            const struct act_block *a = gathered;
+            if (in->chosen)
+                gather_blocks(in, all, tile_first(tiles, j), size, b, width, gathered);
+            else
+                a = tile_blocks(in->a, tiles, j) + (size_t)b * size;
+            kernels->panel[layout](strip, pair, j == tile_begin ? FETCH_AHEAD : 0, a, width, size, to);
+            to += size * PAIR_ROWS;
         }
-        store_panel(acc, rows, size, y + first * ldy, ldy);
     }
+    store_panel(acc, rows, end - begin, y + begin * ldy, ldy);
 }
 
 static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, const struct tokens *in,
@@ -196,7 +204,7 @@ static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, con
             y + tile_first(tiles, j) * ldy, ldy);
 }
 
-/* ---- All panels of several matrices --------------------------------------------------------------------------- */
+/* ---- All rows of several matrices --------------------------------------------------------------------------- */
 
 struct linear_work {
     const struct linear_job *jobs;
@@ -204,31 +212,38 @@ struct linear_work {
     struct tokens tokens;
 };
 
-static size_t panels_of(const struct matrix *w)
+/* Rows that go together: a panel, or a pair. */
+static uint32_t unit_rows(void)
 {
-    return w->rows / PANEL_ROWS + (w->rows % PANEL_ROWS != 0);
+    return kernels->pairs ? PAIR_ROWS : PANEL_ROWS;
 }
 
-/* Panels [begin, end) of one matrix. */
-static void run_panels(const struct linear_job *job, const struct tokens *in, size_t begin, size_t end)
+static size_t units_of(const struct matrix *w)
+{
+    return w->rows / unit_rows() + (w->rows % unit_rows() != 0);
+}
+
+/* Units [begin, end) of one matrix. */
+static void run_units(const struct linear_job *job, const struct tokens *in, size_t begin, size_t end)
 {
     const struct matrix *w = job->w;
     enum layout layout = is_float(w->type) ? LAYOUT_EXPANDED : layout_of(w->type);
     struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
     size_t token_bytes = is_float(w->type) ? w->cols * sizeof(float) : w->cols / 32 * sizeof(struct act_block);
     size_t chunk = CHUNK_BYTES / (token_bytes * kernels->tile_tokens);
-    chunk = chunk ? chunk : 1;
+    chunk = chunk > CHUNK_TOKENS / kernels->tile_tokens ? CHUNK_TOKENS / kernels->tile_tokens : chunk ? chunk : 1;
     for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
         uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
-        for (size_t p = begin; p < end; p++) {
-            uint32_t row = (uint32_t)p * PANEL_ROWS, rows = w->rows - row < PANEL_ROWS ? w->rows - row : PANEL_ROWS;
+        for (size_t u = begin; u < end; u++) {
+            uint32_t row = (uint32_t)u * unit_rows(), rows = w->rows - row < unit_rows() ? w->rows - row : unit_rows();
             float *y = job->y + row;
             if (is_float(w->type))
                 panel_float(w, row, rows, in, j, tile_end, y, job->ldy);
             else if (layout != LAYOUT_EXPANDED)
-                panel_packed(w, layout, row, rows, in, j, tile_end, y, job->ldy);
+                panels_packed(w, layout, row, rows, in, j, tile_end, y, job->ldy);
             else if (j == 0)
-                panel_expanded(w, row, rows, in, y, job->ldy);
+                for (uint32_t r = 0; r < rows; r += PANEL_ROWS)
+                    panel_expanded(w, row + r, rows - r < PANEL_ROWS ? rows - r : PANEL_ROWS, in, y + r, job->ldy);
         }
     }
 }
@@ -238,20 +253,20 @@ static void linear_body(void *context, size_t begin, size_t end, int thread)
     const struct linear_work *work = context;
     size_t before = 0;
     for (size_t i = 0; i < work->count && before < end; i++) {
-        size_t panels = panels_of(work->jobs[i].w);
-        size_t from = begin > before ? begin - before : 0, to = end - before < panels ? end - before : panels;
+        size_t units = units_of(work->jobs[i].w);
+        size_t from = begin > before ? begin - before : 0, to = end - before < units ? end - before : units;
         if (from < to)
-            run_panels(&work->jobs[i], &work->tokens, from, to);
-        before += panels;
+            run_units(&work->jobs[i], &work->tokens, from, to);
+        before += units;
     }
 }
 
 static void run(struct pool *pool, const struct linear_work *work)
 {
-    size_t panels = 0;
+    size_t units = 0;
     for (size_t i = 0; i < work->count; i++)
-        panels += panels_of(work->jobs[i].w);
-    pool_for(pool, panels, 1, linear_body, (void *)work);
+        units += units_of(work->jobs[i].w);
+    pool_for(pool, units, 1, linear_body, (void *)work);
 }
 
 void op_linear_many(struct pool *pool, const struct linear_job *jobs, size_t count, struct activations *a)

@@ -1,5 +1,5 @@
 /* Rows of the file to panels of 16 rows and back. Four columns of a row make one 32-bit word, so everything here moves
- * words; nothing is rounded, and unpack_row gives back the file's bytes. Layouts: table.h. Pure; any thread. */
+ * words; nothing is rounded, and unpack_block gives back the file's bytes. Layouts: table.h. Pure; any thread. */
 #include <string.h>
 
 #include "engine/kernels/numerics.h"
@@ -388,16 +388,21 @@ static void get_row(const struct shape *s, const uint8_t *block, uint32_t row, u
     }
 }
 
+uint32_t layout_block_cols(enum layout layout)
+{
+    return 32 * shapes[layout].subs;
+}
+
 void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
-                uint8_t *panel)
+                uint8_t *panel, size_t step)
 {
     const struct shape *s = &shapes[layout];
-    size_t step = type_info(s->type)->block_bytes;
+    size_t from = type_info(s->type)->block_bytes;
     uint32_t blocks = cols / (32 * s->subs), flips = flip * LOW1;
-    for (uint32_t b = 0; b < blocks; b++, panel += block_bytes(s)) {
+    for (uint32_t b = 0; b < blocks; b++, panel += step) {
         struct row_block row;
         for (uint32_t r = 0; r < rows; r++) {
-            take(layout, source + r * row_bytes + b * step, &row);
+            take(layout, source + r * row_bytes + b * from, &row);
             put_row(s, &row, r, flips, panel);
         }
         memset(&row, 0, sizeof row);
@@ -406,16 +411,11 @@ void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t
     }
 }
 
-void unpack_row(enum layout layout, uint32_t cols, const uint8_t *panel, uint32_t row, uint8_t flip, uint8_t *out)
+void unpack_block(enum layout layout, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out)
 {
-    const struct shape *s = &shapes[layout];
-    size_t step = type_info(s->type)->block_bytes;
-    uint32_t blocks = cols / (32 * s->subs), flips = flip * LOW1;
-    for (uint32_t b = 0; b < blocks; b++, panel += block_bytes(s), out += step) {
-        struct row_block parts;
-        get_row(s, panel, row, flips, &parts);
-        give(layout, &parts, out);
-    }
+    struct row_block parts;
+    get_row(&shapes[layout], block, row, flip * LOW1, &parts);
+    give(layout, &parts, out);
 }
 
 /* ---- Float rows ------------------------------------------------------------------------------------------------ */

@@ -93,7 +93,7 @@ static void expanded(const struct panel32 *p, const struct act_block *a, uint32_
     for (uint32_t b = 0; b < blocks; b++, p++, a += tokens)
         for (uint32_t t = 0; t < tokens; t++)
             for (uint32_t r = 0; r < PANEL_ROWS; r++) {
-                float *y = &acc[t * PANEL_ROWS + r], d = a[t].d;
+                float *y = &acc[t * PAIR_ROWS + r], d = a[t].d;
                 if (groups == 1) {
                     *y = fmaf(p->scale[0][r] * d, (float)dot_range(p, r, a[t].q, 0, 32), *y);
                     if (offset)

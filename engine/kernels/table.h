@@ -18,11 +18,14 @@ struct act_block {
 };
 
 #define PANEL_ROWS 16u
-#define TILE_TOKENS_MAX 16u
+#define PAIR_ROWS 32u
+#define TILE_TOKENS_MAX 4u
 
 /* How a quantised matrix lies in memory: panels of 16 rows; within a panel, blocks of 32 columns (of 256 for K-like
  * types) follow each other; within a block, groups of 4 columns: byte (row·4 + c) of a group's 64. Nibble layouts put
- * group g in the low and group g + 4 in the high nibbles. Scales of the 16 rows stand behind their block. */
+ * group g in the low and group g + 4 in the high nibbles. Scales of the 16 rows stand behind their block.
+ * Where a level takes panels in pairs (table->pairs), the blocks of two panels take turns, so that a pair is one stream
+ * of memory; an odd last panel stands alone. */
 enum layout {
     LAYOUT_EXPANDED, /* struct panel32: any type, decoded on the fly from the file's own rows */
     /* 32 columns a block */
@@ -54,10 +57,11 @@ struct panel32 {
     float offset[2][PANEL_ROWS];
 };
 
-/* acc[t·16 + r] goes on over `blocks` blocks of 32 columns of one panel; a: block-major, `tokens` records a block.
- * tokens ≤ tile_tokens. */
-typedef void kernel_panel(const void *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens, float *acc);
-/* The expanded layout, where the type's shape is an argument. */
+/* acc[t·PAIR_ROWS + r] goes on over `blocks` blocks of 32 columns of one panel or of a pair of panels. a: block-major,
+ * `tokens` records a block; tokens ≤ tile_tokens. fetch: how many bytes ahead to fetch weights, 0: not at all. */
+typedef void kernel_panel(const void *panel, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks,
+                          uint32_t tokens, float *acc);
+/* One panel of the expanded layout, where the type's shape is an argument; acc as above. */
 typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
                              int groups, bool offset, float *acc);
 /* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens. With float_groups, w is groups of FLOAT_ROWS rows
@@ -80,6 +84,7 @@ struct kernel_table {
     const char *name;
     uint8_t flip;         /* xor of stored int8 quants */
     bool float_groups;    /* float matrices lie in groups of rows, so that several rows make one stream */
+    bool pairs;           /* panels lie and are multiplied two at a time */
     uint32_t tile_tokens; /* most tokens of a tile */
     /* Linear. panel[layout] NULL: the type is decoded on the fly. */
     kernel_panel *panel[LAYOUT_COUNT];
@@ -135,14 +140,16 @@ void kernels_fill_scalar_attention(struct kernel_table *table);
 size_t float_group_bytes(uint32_t each, uint32_t cols);
 void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group);
 
-/* pack.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none. */
+/* pack.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none; columns of one of its blocks;
+ * bytes of one panel's share of `cols` columns, a whole number of blocks. */
 enum layout layout_of(uint32_t type);
-/* Bytes of one panel of 16 rows. */
+uint32_t layout_block_cols(enum layout layout);
 size_t layout_panel_bytes(enum layout layout, uint32_t cols);
-/* Lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel, and takes a row out again. */
+/* Lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel whose blocks lie `step` bytes apart, and
+ * takes one row's part of one block out again. */
 void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
-                uint8_t *panel);
-void unpack_row(enum layout layout, uint32_t cols, const uint8_t *panel, uint32_t row, uint8_t flip, uint8_t *out);
+                uint8_t *panel, size_t step);
+void unpack_block(enum layout layout, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out);
 
 /* Tokens of activations lie in tiles of nearly equal size: tile j of n tokens holds size tokens from first. */
 struct tiles {
