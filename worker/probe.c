@@ -13,8 +13,10 @@
 #include "worker/compute.h"
 
 #define BUDGET_MS 2000
-#define PATIENCE_MS 6         /* of one cell: repeats fit into it */
+#define PATIENCE_MS 6         /* of one cell: repeats beyond three fit into it */
+#define LONG_S 0.02
 #define KINDS_MAX 64u
+#define LARGE_MODEL_BYTES ((uint64_t)256 << 20) /* below, caches matter more than memory; see measure_peaks */
 #define HEAD_BYTES_MAX ((uint64_t)256 << 20) /* a larger head is reckoned from the read bandwidth, not loaded */
 
 static const uint32_t batches[] = {1, 2, 4, 8};
@@ -89,17 +91,20 @@ static int measure_cell(struct measuring *p, struct stage *s, uint32_t block, st
     p->done++;
     if (late && !first && cell.sequences > 1)
         return 0;
-    /* One run tells how many more fit. */
+    /* One run tells whether more are affordable: a short one may be long by chance, a long one is trusted. */
     double once = stage_probe_block(s, block, cell.sequences, cell.tokens, cell.past, 1);
     int repeats = once > 0 ? (int)(PATIENCE_MS * 1e-3 / once) : 0;
     cell.seconds = once;
-    if (!late && once > 0 && repeats >= 3)
-        cell.seconds = stage_probe_block(s, block, cell.sequences, cell.tokens, cell.past, repeats > 9 ? 9 : repeats);
+    if (!late && once > 0 && once < LONG_S)
+        cell.seconds = stage_probe_block(s, block, cell.sequences, cell.tokens, cell.past,
+                                         repeats < 3 ? 3 : repeats > 9 ? 9 : repeats);
     if (cell.seconds < 0)
         return error_set(err, (int)cell.seconds, "cannot measure block %u with %u x %u tokens after %u: %s", block,
                          cell.sequences, cell.tokens, cell.past, error_name((int)cell.seconds));
     cell.seconds = (cell.seconds > 0 ? cell.seconds : 1e-9) * p->c->w->slowdown;
     out->u.profile.cells[out->u.profile.cell_count++] = cell;
+    log_debug("block %u: %u x %u tokens after %u: %.1f us", block, cell.sequences, cell.tokens, cell.past,
+              cell.seconds * 1e6);
     return 0;
 }
 
@@ -152,6 +157,7 @@ static int measure_kind(struct measuring *p, const struct model *m, uint32_t blo
     int rc = admit(c, need.total, block, err);
     if (rc || (rc = stage_create(m, &o, &s, err)))
         return rc;
+    log_debug("block %u loaded for measuring", block);
     rc = measure_block(p, s, block, kind, g, err);
     if (!rc && head) {
         double seconds = stage_probe_head(s, 1, clock_ms() > p->deadline_ms ? 1 : 5);
@@ -171,15 +177,13 @@ static void nothing(void *context, size_t begin, size_t end, int thread)
 
 /* What a micro-batch of one token costs beside its blocks: a frame taken apart, one put together, a wake-up of the
  * pool. The sockets' part is in the links' round trips. */
-static double measure_overhead(struct compute *c, uint32_t width)
+static double measure_overhead(struct compute *c)
 {
-    static const float zeroes[16] = {0};
     int32_t token = 1;
     struct frame_span span = {.sequence = 1, .count = 1, .next_token = -1, .tokens = &token};
     struct frame_work w = {.span_count = 1, .spans = &span};
     struct buffer header = {0}, tokens = {0};
     double best = 1;
-    (void)width;
     for (int i = 0; i < 16; i++) {
         struct data_frame f;
         int64_t start = clock_ns();
@@ -190,13 +194,30 @@ static double measure_overhead(struct compute *c, uint32_t width)
             if (!frame_decode_data(parts, 2, &f, NULL))
                 frame_free(&f);
         }
-        pool_for(c->pool, (size_t)pool_threads(c->pool), 1, nothing, (void *)(uintptr_t)zeroes);
+        pool_for(c->pool, (size_t)pool_threads(c->pool), 1, nothing, NULL);
         double seconds = (double)(clock_ns() - start) * 1e-9;
         best = seconds < best ? seconds : best;
     }
     buffer_free(&header);
     buffer_free(&tokens);
     return best;
+}
+
+/* Read bandwidth and int8 peak. The bandwidth of memory is measured over a buffer of hundreds of megabytes, which a small
+ * model neither needs (its weights lie in caches) nor a small board can spare: then it is what the first block's decode
+ * read. */
+static void measure_peaks(struct compute *c, const struct model *m, enum kv_type kv, struct control_message *out)
+{
+    const struct control_cell *cell = out->u.profile.cells;
+    int64_t start = clock_ms();
+    if (model_info(m)->weight_bytes >= LARGE_MODEL_BYTES && c->w->admitted_bytes >= 4 * LARGE_MODEL_BYTES)
+        out->u.profile.read_bytes_per_s = probe_read_bandwidth(c->pool, 60) / c->w->slowdown;
+    else
+        for (uint32_t b = 0; b < model_info(m)->blocks; b++)
+            if (model_block_cost(m, b, kv).kind == cell->kind)
+                out->u.profile.read_bytes_per_s = (double)model_block_cost(m, b, kv).read_bytes / cell->seconds;
+    out->u.profile.int8_macs_per_s = probe_int8_peak(c->pool, 20) / c->w->slowdown;
+    log_debug("peaks measured in %lld ms", (long long)(clock_ms() - start));
 }
 
 static int measure(struct compute *c, const struct mail *job, const struct model *m, struct control_message *out,
@@ -220,8 +241,6 @@ static int measure(struct compute *c, const struct mail *job, const struct model
     if (!out->u.profile.cells)
         return error_set(err, ERR_NOMEM, "no memory for a profile");
     p.total = (uint64_t)kinds * (g.context_count * BATCHES + g.chunk_count * g.past_count);
-    out->u.profile.read_bytes_per_s = probe_read_bandwidth(c->pool, 60) / c->w->slowdown;
-    out->u.profile.int8_macs_per_s = probe_int8_peak(c->pool, 20) / c->w->slowdown;
     struct block_cost head = model_head_cost(m);
     bool measure_head = head.weight_bytes <= HEAD_BYTES_MAX;
     for (uint32_t k = 0; k < kinds; k++) {
@@ -234,11 +253,12 @@ static int measure(struct compute *c, const struct mail *job, const struct model
         if (rc)
             return rc;
     }
+    measure_peaks(c, m, kv, out);
     if (!measure_head && out->u.profile.read_bytes_per_s > 0)
         out->u.profile.head_seconds = (double)head.read_bytes / out->u.profile.read_bytes_per_s;
     if (out->u.profile.read_bytes_per_s > 0)
         out->u.profile.embedding_seconds = 4.0 * info->width / out->u.profile.read_bytes_per_s;
-    out->u.profile.overhead_seconds = measure_overhead(c, info->width) * c->w->slowdown;
+    out->u.profile.overhead_seconds = measure_overhead(c) * c->w->slowdown;
     return 0;
 }
 
