@@ -40,7 +40,7 @@ struct pool {
     struct worker *workers; /* threads - 1 of them */
     int started;
     hwloc_topology_t topology;
-    hwloc_cpuset_t before;  /* the creator's binding, given back at the end */
+    hwloc_cpuset_t before; /* the creator's binding, given back at the end */
 
     _Atomic(job_body) body;
     _Atomic(void *) context;

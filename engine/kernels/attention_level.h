@@ -110,9 +110,9 @@ INLINE void scores(enum kv_type type, const void *k, const void *next, uint32_t 
 }
 
 /* Dims [dim, dim + 16·vecs): 16·vecs may pass v_dim, up to the row's rounded length; acc is as long. */
-INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t step, uint32_t blocks, uint32_t dim,
-                        const uint32_t vecs, const float *e, size_t e_stride, const uint32_t rows, uint32_t begin,
-                        uint32_t end, float *acc, size_t acc_stride)
+INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t step, uint32_t blocks,
+                        uint32_t dim, const uint32_t vecs, const float *e, size_t e_stride, const uint32_t rows,
+                        uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     const uint8_t *scales = v + (size_t)step * KV_PAGE_TOKENS;
     vf sum[TILE_ROWS][TILE_VECS];
@@ -140,8 +140,9 @@ INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next
             v_store(acc + r * acc_stride + dim + 16 * i, sum[r][i]);
 }
 
-INLINE void values_rows(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t v_dim, const float *e, size_t e_stride,
-                        const uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
+INLINE void values_rows(enum kv_type type, const uint8_t *v, const uint8_t *next, uint32_t v_dim, const float *e,
+                        size_t e_stride, const uint32_t rows, uint32_t begin, uint32_t end, float *acc,
+                        size_t acc_stride)
 {
     uint32_t step = kv_v_step(v_dim), blocks = kv_blocks(v_dim), dim = 0;
     for (; dim + 16 * TILE_VECS <= step; dim += 16 * TILE_VECS)
@@ -150,8 +151,8 @@ INLINE void values_rows(enum kv_type type, const uint8_t *v, const uint8_t *next
         values_tile(type, v, next, step, blocks, dim, 1, e, e_stride, rows, begin, end, acc, acc_stride);
 }
 
-INLINE void values(enum kv_type type, const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
-                   uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
+INLINE void values(enum kv_type type, const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride,
+                   uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     while (rows) {
         uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
@@ -177,16 +178,16 @@ INLINE void values(enum kv_type type, const void *v, const void *next, uint32_t 
     }
 }
 
-#define ATTENTION_OF(name, type)                                                                                      \
-    static void scores_##name(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows,         \
-                              float scale, float *s, size_t s_stride)                                                 \
-    {                                                                                                                 \
-        scores(type, k, next, k_dim, q, rows, scale, s, s_stride);                                                          \
-    }                                                                                                                 \
-    static void values_##name(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride,       \
-                              uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)             \
-    {                                                                                                                 \
-        values(type, v, next, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);                                       \
+#define ATTENTION_OF(name, type)                                                                                \
+    static void scores_##name(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows,   \
+                              float scale, float *s, size_t s_stride)                                           \
+    {                                                                                                           \
+        scores(type, k, next, k_dim, q, rows, scale, s, s_stride);                                              \
+    }                                                                                                           \
+    static void values_##name(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, \
+                              uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride)       \
+    {                                                                                                           \
+        values(type, v, next, v_dim, e, e_stride, rows, begin, end, acc, acc_stride);                           \
     }
 ATTENTION_OF(f16, KV_F16)
 ATTENTION_OF(q8, KV_Q8)

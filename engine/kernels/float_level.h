@@ -106,11 +106,11 @@ INLINE void dot_rows(uint32_t type, const void *w, size_t group_bytes, uint32_t 
     }
 }
 
-#define DOT_OF(name, type)                                                                                            \
-    static void dot_##name(const void *w, size_t group_bytes, uint32_t rows, const float *x, size_t stride,           \
-                           uint32_t tokens, uint32_t cols, float *y, size_t ldy)                                      \
-    {                                                                                                                 \
-        dot_rows(type, w, group_bytes, rows, x, stride, tokens, cols, y, ldy);                                          \
+#define DOT_OF(name, type)                                                                                  \
+    static void dot_##name(const void *w, size_t group_bytes, uint32_t rows, const float *x, size_t stride, \
+                           uint32_t tokens, uint32_t cols, float *y, size_t ldy)                            \
+    {                                                                                                       \
+        dot_rows(type, w, group_bytes, rows, x, stride, tokens, cols, y, ldy);                              \
     }
 DOT_OF(f32, TYPE_F32)
 DOT_OF(f16, TYPE_F16)

@@ -5,6 +5,7 @@
 #ifndef BRIGADE_ENGINE_KERNELS_LANES_H
 #define BRIGADE_ENGINE_KERNELS_LANES_H
 
+/* clang-format off: one operation a line reads better than five */
 #include "engine/kernels/vec.h"
 
 /* How wide weights are: what may be added up in 16 bits where there is no dot instruction. */

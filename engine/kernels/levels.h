@@ -7,9 +7,9 @@
 #include "engine/kernels/table.h"
 
 bool cpu_runs_scalar(void);
-bool cpu_runs_avx2(void);   /* with FMA and F16C */
+bool cpu_runs_avx2(void);    /* with FMA and F16C */
 bool cpu_runs_avxvnni(void); /* avx2 and the 256-bit dot instruction */
-bool cpu_runs_avx512(void); /* F, BW, DQ, VL and VNNI */
+bool cpu_runs_avx512(void);  /* F, BW, DQ, VL and VNNI */
 bool cpu_runs_neon(void);
 bool cpu_runs_dotprod(void);
 bool cpu_runs_i8mm(void);

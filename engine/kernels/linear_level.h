@@ -1,6 +1,6 @@
-/* Products of quantised panels with a tile of tokens; compiled for each ISA. Weights of 16 columns are unpacked once and
- * used for every token of the tile; rows stay in their lanes from the first block to the last, so that each row is one
- * chain of fma whatever the tile. Layouts: table.h; order: numerics.h. Pure; any thread. */
+/* Products of quantised panels with a tile of tokens; compiled for each ISA. Weights of 16 columns are unpacked once
+ * and used for every token of the tile; rows stay in their lanes from the first block to the last, so that each row is
+ * one chain of fma whatever the tile. Layouts: table.h; order: numerics.h. Pure; any thread. */
 #ifndef BRIGADE_ENGINE_KERNELS_LINEAR_LEVEL_H
 #define BRIGADE_ENGINE_KERNELS_LINEAR_LEVEL_H
 
@@ -34,35 +34,35 @@ INLINE uint32_t header_bytes(enum layout l)
 }
 INLINE uint32_t quant_bytes(enum layout l)
 {
-    return l == LAYOUT_Q8_0                                                ? 512
-           : l == LAYOUT_Q2_K                                              ? 128
-           : l == LAYOUT_Q3_K                                              ? 192
-           : l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K      ? 320
-           : l == LAYOUT_Q6_K                                              ? 384
-                                                                           : 256;
+    return l == LAYOUT_Q8_0                                           ? 512
+           : l == LAYOUT_Q2_K                                         ? 128
+           : l == LAYOUT_Q3_K                                         ? 192
+           : l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K ? 320
+           : l == LAYOUT_Q6_K                                         ? 384
+                                                                      : 256;
 }
 INLINE uint32_t sub_block_bytes(enum layout l)
 {
-    return quant_bytes(l) + (l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS   ? 16
-                             : l == LAYOUT_Q4_1 || l == LAYOUT_Q5_1 ? 64
-                                                                    : 32);
+    return quant_bytes(l) + (l == LAYOUT_MXFP4 || l == LAYOUT_IQ4_XS ? 16
+                             : l == LAYOUT_Q4_1 || l == LAYOUT_Q5_1  ? 64
+                                                                     : 32);
 }
 INLINE enum width width_of(enum layout l)
 {
-    return l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K                   ? WIDTH_5
-           : l == LAYOUT_Q6_K                                                         ? WIDTH_6
-           : l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED || has_codes(l)                 ? WIDTH_8
-                                                                                      : WIDTH_4;
+    return l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K   ? WIDTH_5
+           : l == LAYOUT_Q6_K                                         ? WIDTH_6
+           : l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED || has_codes(l) ? WIDTH_8
+                                                                      : WIDTH_4;
 }
 /* Weights are stored 2^shift too high; -1: not at all. */
 INLINE int zero_shift(enum layout l)
 {
-    return l == LAYOUT_Q4_0                            ? 3
-           : l == LAYOUT_Q5_0                          ? 4
-           : l == LAYOUT_Q3_K                          ? 2
-           : l == LAYOUT_Q6_K                          ? 5
-           : width_of(l) == WIDTH_8 && DOT_UNSIGNED    ? 7
-                                                       : -1;
+    return l == LAYOUT_Q4_0                         ? 3
+           : l == LAYOUT_Q5_0                       ? 4
+           : l == LAYOUT_Q3_K                       ? 2
+           : l == LAYOUT_Q6_K                       ? 5
+           : width_of(l) == WIDTH_8 && DOT_UNSIGNED ? 7
+                                                    : -1;
 }
 
 /* Bit g of each byte, moved to bit `to`. */
@@ -263,8 +263,8 @@ INLINE void multiply_pair(enum layout l, const uint8_t *const q[2], const struct
 }
 #endif
 
-INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, size_t fetch,
-                       const struct act_block *a, uint32_t blocks, const uint32_t T, float *out)
+INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, size_t fetch, const struct act_block *a,
+                       uint32_t blocks, const uint32_t T, float *out)
 {
     lf acc[2 * SUBS][TILE];
     lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
@@ -322,18 +322,18 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 }
 
 /* One function a layout: the number of tokens becomes a constant. */
-#define TOKENS_CASE(n, call)                                                                                          \
-    case n:                                                                                                           \
-        call(n);                                                                                                      \
+#define TOKENS_CASE(n, call) \
+    case n:                  \
+        call(n);             \
         break;
-#define FOR_TOKENS(tokens, call)                                                                                      \
-    switch (tokens) {                                                                                                 \
-        TOKENS_CASE(1, call)                                                                                          \
-        TOKENS_CASE(2, call)                                                                                          \
-        TOKENS_CASE(3, call)                                                                                          \
-        TOKENS_CASE(4, call)                                                                                          \
-    default:                                                                                                          \
-        break;                                                                                                        \
+#define FOR_TOKENS(tokens, call) \
+    switch (tokens) {            \
+        TOKENS_CASE(1, call)     \
+        TOKENS_CASE(2, call)     \
+        TOKENS_CASE(3, call)     \
+        TOKENS_CASE(4, call)     \
+    default:                     \
+        break;                   \
     }
 
 #define ONE_PANEL(T) panel_tile(layout, 1, p, fetch, a, blocks, T, acc)
@@ -344,15 +344,15 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 #define TWO_PANELS(T) ONE_PANEL(T)
 #define HAS_PAIRS false
 #endif
-#define PANEL_OF(name, which)                                                                                         \
-    static void panel_##name(const void *p, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks,      \
-                             uint32_t tokens, float *acc)                                                             \
-    {                                                                                                                 \
-        const enum layout layout = which;                                                                             \
-        if (HAS_PAIRS && pair)                                                                                        \
-            FOR_TOKENS(tokens, TWO_PANELS)                                                                            \
-        else                                                                                                          \
-            FOR_TOKENS(tokens, ONE_PANEL)                                                                             \
+#define PANEL_OF(name, which)                                                                                    \
+    static void panel_##name(const void *p, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks, \
+                             uint32_t tokens, float *acc)                                                        \
+    {                                                                                                            \
+        const enum layout layout = which;                                                                        \
+        if (HAS_PAIRS && pair)                                                                                   \
+            FOR_TOKENS(tokens, TWO_PANELS)                                                                       \
+        else                                                                                                     \
+            FOR_TOKENS(tokens, ONE_PANEL)                                                                        \
     }
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 

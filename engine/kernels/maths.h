@@ -4,7 +4,7 @@
 #ifndef BRIGADE_ENGINE_KERNELS_MATHS_H
 #define BRIGADE_ENGINE_KERNELS_MATHS_H
 
-float maths_exp(float x);   /* 0 below about -87.3 (no denormal results), +inf above about 88.7; NaN stays */
+float maths_exp(float x); /* 0 below about -87.3 (no denormal results), +inf above about 88.7; NaN stays */
 float maths_tanh(float x);
 float maths_silu(float x);  /* x / (1 + exp(-x)) */
 float maths_gelu(float x);  /* 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) */

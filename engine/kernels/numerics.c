@@ -1,4 +1,5 @@
-/* Blocks of the file as whole numbers with scales: what the kernels multiply. Shapes: engine/quant/blocks.h. Pure. */
+/* Blocks of the file as whole numbers with scales: what the kernels multiply. Shapes: engine/quant/blocks.h. The
+ * lattice and ternary types are in numerics_lattice.c. Pure. */
 #include "engine/kernels/numerics.h"
 
 #include <string.h>
@@ -199,142 +200,6 @@ static void decode_iq4_xs(const void *block, struct block32 *out)
     }
 }
 
-static int trit(uint8_t byte, int n)
-{
-    static const uint8_t powers[5] = {1, 3, 9, 27, 81};
-    return (uint8_t)(byte * powers[n]) * 3 >> 8;
-}
-
-static void decode_ternary(uint32_t type, const void *block, struct block32 *out)
-{
-    struct block_tq1_0 one = {0};
-    struct block_tq2_0 two = {0};
-    if (type == TYPE_TQ1_0)
-        memcpy(&one, block, sizeof one);
-    else
-        memcpy(&two, block, sizeof two);
-    float d = f16_to_f32(type == TYPE_TQ1_0 ? one.scale : two.scale);
-    for (int i = 0; i < 256; i++) {
-        int q = type == TYPE_TQ2_0 ? two_bits(two.q, i)
-                : i < 160          ? trit(one.q[i % 32], i / 32)
-                : i < 240          ? trit(one.q[32 + i % 16], (i - 160) / 16)
-                                   : trit(one.last[i % 4], (i - 240) / 4);
-        out[i / 32].q[i % 32] = (int8_t)(q - 1);
-        set_scale(&out[i / 32], d, 0);
-    }
-}
-
-/* `count` coordinates of `bits` bits each, negative where `signs` says so. */
-static void point(int8_t *q, unsigned number, int count, int bits, const int8_t *levels, unsigned signs)
-{
-    for (int i = 0; i < count; i++) {
-        int level = levels[number >> bits * i & ((1u << bits) - 1)];
-        q[i] = (int8_t)(signs >> i & 1 ? -level : level);
-    }
-}
-
-static void decode_iq2_xxs(const void *block, struct block32 *out)
-{
-    struct block_iq2_xxs b;
-    memcpy(&b, block, sizeof b);
-    for (int g = 0; g < 8; g++) {
-        uint32_t word;
-        memcpy(&word, b.q + 8 * g + 4, sizeof word);
-        set_scale(&out[g], f16_to_f32(b.scale) * ((float)(word >> 28) + 0.5f) * 0.25f, 0);
-        for (int p = 0; p < 4; p++)
-            point(out[g].q + 8 * p, codebook_iq2_xxs[b.q[8 * g + p]], 8, 2, codebook_levels_iq2,
-                  codebook_signs(word >> 7 * p & 127));
-    }
-}
-
-/* IQ2_XS and IQ2_S: two groups of 16, each of two points. */
-static void decode_iq2(uint32_t type, const void *block, struct block32 *out)
-{
-    struct block_iq2_xs xs = {0};
-    struct block_iq2_s s = {0};
-    bool is_xs = type == TYPE_IQ2_XS;
-    if (is_xs)
-        memcpy(&xs, block, sizeof xs);
-    else
-        memcpy(&s, block, sizeof s);
-    float d = f16_to_f32(is_xs ? xs.scale : s.scale);
-    const uint8_t *scales = is_xs ? xs.scales : s.scales;
-    for (int p = 0; p < 32; p++) {
-        struct block32 *o = &out[p / 4];
-        o->scale[p % 4 / 2] = d * ((float)(scales[p / 4] >> p % 4 / 2 * 4 & 15) + 0.5f) * 0.25f;
-        o->offset[p % 4 / 2] = 0;
-        unsigned number = is_xs ? codebook_iq2_xs[xs.q[p] & 511]
-                                : codebook_iq2_s[s.q[p] | (s.high[p / 4] >> p % 4 * 2 & 3u) << 8];
-        unsigned signs = is_xs ? codebook_signs(xs.q[p] >> 9) : s.signs[p];
-        point(o->q + p % 4 * 8, number, 8, 2, codebook_levels_iq2, signs);
-    }
-}
-
-static void decode_iq3_xxs(const void *block, struct block32 *out)
-{
-    struct block_iq3_xxs b;
-    memcpy(&b, block, sizeof b);
-    for (int g = 0; g < 8; g++) {
-        uint32_t word;
-        memcpy(&word, b.signs + 4 * g, sizeof word);
-        set_scale(&out[g], f16_to_f32(b.scale) * ((float)(word >> 28) + 0.5f) * 0.5f, 0);
-        for (int p = 0; p < 8; p++)
-            point(out[g].q + 4 * p, codebook_iq3_xxs[b.q[8 * g + p]], 4, 3, codebook_levels_iq3_xxs,
-                  codebook_signs(word >> p / 2 * 7 & 127) >> p % 2 * 4);
-    }
-}
-
-static void decode_iq3_s(const void *block, struct block32 *out)
-{
-    struct block_iq3_s b;
-    memcpy(&b, block, sizeof b);
-    for (int p = 0; p < 64; p++) {
-        int g = p / 8;
-        set_scale(&out[g], f16_to_f32(b.scale) * (float)(1 + 2 * (b.scales[g / 2] >> g % 2 * 4 & 15)), 0);
-        unsigned number = b.q[p] | (b.high[g] >> p % 8 & 1u) << 8;
-        point(out[g].q + p % 8 * 4, codebook_iq3_s[number], 4, 3, codebook_levels_iq3_s,
-              (unsigned)b.signs[p / 2] >> p % 2 * 4);
-    }
-}
-
-/* Eighths: 8·level and one eighth up or down. */
-static void point_iq1(int8_t *q, unsigned number, bool down)
-{
-    for (int i = 0; i < 8; i++)
-        q[i] = (int8_t)(8 * codebook_levels_iq1[number >> 2 * i & 3] + (down ? -1 : 1));
-}
-
-static void decode_iq1_s(const void *block, struct block32 *out)
-{
-    struct block_iq1_s b;
-    memcpy(&b, block, sizeof b);
-    for (int p = 0; p < 32; p++) {
-        unsigned high = b.high[p / 4];
-        set_scale(&out[p / 4], f16_to_f32(b.scale) * (float)(2 * (high >> 12 & 7) + 1) * 0.125f, 0);
-        point_iq1(out[p / 4].q + p % 4 * 8, codebook_iq1[b.q[p] | (high >> p % 4 * 3 & 7) << 8], high & 0x8000);
-    }
-}
-
-static void decode_iq1_m(const void *block, struct block32 *out)
-{
-    struct block_iq1_m b;
-    memcpy(&b, block, sizeof b);
-    uint16_t words[4];
-    memcpy(words, b.scales, sizeof words);
-    unsigned bits = 0;
-    for (int i = 0; i < 4; i++)
-        bits |= (unsigned)(words[i] >> 12) << 4 * i;
-    float d = f16_to_f32((uint16_t)bits);
-    for (int p = 0; p < 32; p++) {
-        int pair = p / 2;
-        unsigned high = b.high[pair] >> p % 2 * 4 & 15;
-        struct block32 *o = &out[p / 4];
-        o->scale[pair % 2] = d * (float)(2 * (words[pair / 4] >> pair % 4 * 3 & 7) + 1) * 0.125f;
-        o->offset[pair % 2] = 0;
-        point_iq1(o->q + p % 4 * 8, codebook_iq1[b.q[p] | (high & 7) << 8], high & 8);
-    }
-}
-
 void numerics_decode(uint32_t type, const void *block, struct block32 *out)
 {
     switch (type) {
@@ -356,26 +221,14 @@ void numerics_decode(uint32_t type, const void *block, struct block32 *out)
         break;
     case TYPE_TQ1_0:
     case TYPE_TQ2_0:
-        decode_ternary(type, block, out);
-        break;
     case TYPE_IQ2_XXS:
-        decode_iq2_xxs(block, out);
-        break;
     case TYPE_IQ2_XS:
     case TYPE_IQ2_S:
-        decode_iq2(type, block, out);
-        break;
     case TYPE_IQ3_XXS:
-        decode_iq3_xxs(block, out);
-        break;
     case TYPE_IQ3_S:
-        decode_iq3_s(block, out);
-        break;
     case TYPE_IQ1_S:
-        decode_iq1_s(block, out);
-        break;
     case TYPE_IQ1_M:
-        decode_iq1_m(block, out);
+        numerics_decode_lattice(type, block, out);
         break;
     default:
         decode_32(type, block, out);

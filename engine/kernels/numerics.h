@@ -23,7 +23,7 @@
  * from 0 of q_query[d]·(float)q[d]; s = fma(c, scale, s), s from 0. Values: e' = e·scale of the dim's block, then
  * out[d] = fma(e', (float)q[d], out[d]).
  *
- * Pure; any thread. */
+ * Pure but for numerics_prepare; any thread. */
 #ifndef BRIGADE_ENGINE_KERNELS_NUMERICS_H
 #define BRIGADE_ENGINE_KERNELS_NUMERICS_H
 
@@ -31,8 +31,8 @@
 #include <stdint.h>
 
 struct numerics {
-    int groups;        /* 1 or 2 scales for 32 columns; 0 when the type is no quantised type */
-    bool offset;       /* has offsets (minima) */
+    int groups;  /* 1 or 2 scales for 32 columns; 0 when the type is no quantised type */
+    bool offset; /* has offsets (minima) */
 };
 struct numerics numerics_of(uint32_t type);
 
@@ -45,5 +45,8 @@ struct block32 {
 /* Takes one block of the file (of type_info(type)->block_values columns, at any address) apart into
  * block_values / 32 entries of out. The type must have numerics_of(type).groups > 0. */
 void numerics_decode(uint32_t type, const void *block, struct block32 *out);
+void numerics_decode_lattice(uint32_t type, const void *block, struct block32 *out); /* its part for IQ1-3 and TQ */
+/* Fills the tables of whole points that the above uses; before any decoding, from one thread. Again is harmless. */
+void numerics_prepare(void);
 
 #endif

@@ -14,8 +14,8 @@
  *   exact. For types with minima or sub-scales the exact sequence stands in numerics.h beside each type.
  * - Attention, one query and head: s[p] = (fma chain over d rising of q[d]·k[p][d], from 0) · scale, then the soft cap
  *   if any; m = max s; e[p] = exp(s[p] - m); sum: lane p mod 16 by absolute position p, rising, then tree16 (plus the
- *   sink's exp last, if any; then m = max(m, sink)); out[d] = (Σ over segments of 512 absolute positions, rising: the segment's fma chain
- *   over p of e[p]·v[p][d], from 0, segments added in order from 0) · (1/sum).
+ *   sink's exp last, if any; then m = max(m, sink)); out[d] = (Σ over segments of 512 absolute positions, rising: the
+ * segment's fma chain over p of e[p]·v[p][d], from 0, segments added in order from 0) · (1/sum).
  * - rms_norm: r = 1/sqrt(dot16(x,x)/n + eps); y = (x·r)·w.  layer_norm: mean = sum16(x)/n (lanes as dot16, adds);
  *   v = dot16(x-mean, x-mean)/n; y = fma((x-mean)·(1/sqrt(v+eps)), w, b).
  */
@@ -32,10 +32,11 @@
 
 /* ---- ISA level ---------------------------------------------------------------------------------------------- */
 
-/* Chooses the table for this CPU once, or the one BRIGADE_ISA names (scalar, avx2, avxvnni, avx512, neon, dotprod, i8mm);
- * ERR_UNSUPPORTED names what this CPU has. Must come before any other op; logs its choice. Later calls do nothing. */
+/* Chooses the table for this CPU once, or the one BRIGADE_ISA names (scalar, avx2, avxvnni, avx512, neon, dotprod,
+ * i8mm); ERR_UNSUPPORTED names what this CPU has. Must come before any other op; logs its choice. Later calls do
+ * nothing. */
 int kernels_init(struct error *err);
-const char *kernels_isa(void);           /* "avx512" */
+const char *kernels_isa(void); /* "avx512" */
 /* Every level this CPU can run, scalar first, NULL-terminated; and switching between them (tests and benches only,
  * while no matrix packed for another level is alive: layouts differ). */
 const char *const *kernels_levels(void);
@@ -50,9 +51,9 @@ void kernels_set_deterministic(bool on);
 
 /* A matrix of `rows` outputs by `cols` inputs, laid out as this level's kernels want it. */
 struct matrix {
-    uint32_t type;  /* enum tensor_type of the source */
+    uint32_t type; /* enum tensor_type of the source */
     uint32_t rows, cols;
-    size_t bytes;   /* of data; 0 while it borrows the source */
+    size_t bytes; /* of data; 0 while it borrows the source */
     void *data;
     const void *source; /* set while the layout is the file's own: borrowed, must outlive the matrix */
 };
@@ -73,16 +74,16 @@ void matrix_row(const struct matrix *m, uint32_t row, float *out);
 /* n rows of cols floats and, once quantised, their 8-bit form; made once a layer and used by several matrices. */
 struct activations {
     uint32_t n, cols;
-    const float *x;     /* n rows, `stride` floats apart; borrowed */
+    const float *x; /* n rows, `stride` floats apart; borrowed */
     size_t stride;
-    void *scratch;      /* the 8-bit form, activations_bytes() of the caller's memory, 64-byte aligned */
+    void *scratch; /* the 8-bit form, activations_bytes() of the caller's memory, 64-byte aligned */
     bool quantised;
 };
 
 size_t activations_bytes(uint32_t n, uint32_t cols);
 /* Points a at x; the 8-bit form is made on first need by op_linear (or now, with want_quantised). */
-void activations_set(struct activations *a, struct pool *pool, const float *x, size_t stride, uint32_t n,
-                     uint32_t cols, void *scratch, bool want_quantised);
+void activations_set(struct activations *a, struct pool *pool, const float *x, size_t stride, uint32_t n, uint32_t cols,
+                     void *scratch, bool want_quantised);
 
 /* y[t·ldy + r] = Σ_c w[r][c]·x[t][c] for all rows and tokens (t < a->n). cols must agree. */
 void op_linear(struct pool *pool, const struct matrix *w, struct activations *a, float *y, size_t ldy);
@@ -103,22 +104,22 @@ void op_rms_norm(struct pool *pool, const float *x, size_t stride, uint32_t n, u
                  float eps, float *y, size_t ldy); /* weight NULL: ones. y may be x. */
 void op_layer_norm(struct pool *pool, const float *x, size_t stride, uint32_t n, uint32_t cols, const float *weight,
                    const float *bias, float eps, float *y, size_t ldy);
-void op_add(struct pool *pool, float *x, const float *y, size_t count);          /* x += y */
+void op_add(struct pool *pool, float *x, const float *y, size_t count); /* x += y */
 void op_add_bias(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t cols, const float *bias);
 void op_scale(struct pool *pool, float *x, float factor, size_t count);
 void op_fma(struct pool *pool, float *x, const float *y, float factor, size_t count); /* x = fma(y, factor, x) */
 void op_silu_mul(struct pool *pool, const float *gate, const float *up, float *y, size_t count);
 void op_gelu_mul(struct pool *pool, const float *gate, const float *up, float *y, size_t count); /* tanh form */
-void op_gelu(struct pool *pool, float *x, size_t count);                          /* tanh form, in place */
+void op_gelu(struct pool *pool, float *x, size_t count); /* tanh form, in place */
 void op_relu(struct pool *pool, float *x, size_t count);
-void op_softcap(struct pool *pool, float *x, float cap, size_t count);            /* x = cap·tanh(x/cap) */
+void op_softcap(struct pool *pool, float *x, float cap, size_t count); /* x = cap·tanh(x/cap) */
 /* In-place softmax of each row: m = max, e = exp(x-m), sum by 16 lanes and tree16, times 1/sum. */
 void op_softmax(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t cols);
 
 /* Rotates heads·head_dim floats of each of n rows. cos/sin: n rows of rotary/2 values made by rope_angles. neox: pairs
  * are (i, i + rotary/2), else (2i, 2i+1). a' = fma(a, c, -(b·s)); b' = fma(b, c, a·s). Dims past rotary are left. */
-void op_rope(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t heads, uint32_t head_dim,
-             uint32_t rotary, bool neox, const float *cosines, const float *sines);
+void op_rope(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t heads, uint32_t head_dim, uint32_t rotary,
+             bool neox, const float *cosines, const float *sines);
 /* cos and sin of position·inverse_frequency[i], computed in double and rounded, times magnitude. */
 void rope_angles(uint32_t position, const double *inverse_frequency, uint32_t half, float magnitude, float *cosines,
                  float *sines);
@@ -141,16 +142,16 @@ void kv_store(const struct kv_shape *shape, void *page, uint32_t slot, const flo
 
 struct attention_shape {
     struct kv_shape kv;
-    uint32_t heads;       /* query heads; head h reads kv head h / (heads / kv_heads) */
+    uint32_t heads; /* query heads; head h reads kv head h / (heads / kv_heads) */
     float scale;
-    float softcap;        /* 0: none */
-    uint32_t window;      /* positions seen, the query's own included; 0: all */
-    const float *sinks;   /* one logit a head, or NULL */
+    float softcap;      /* 0: none */
+    uint32_t window;    /* positions seen, the query's own included; 0: all */
+    const float *sinks; /* one logit a head, or NULL */
 };
 struct attention_query {
-    const float *q;       /* heads·k_dim, rotated */
-    float *out;           /* heads·v_dim */
-    uint32_t position;    /* sees positions ≤ this one */
+    const float *q;        /* heads·k_dim, rotated */
+    float *out;            /* heads·v_dim */
+    uint32_t position;     /* sees positions ≤ this one */
     const uint32_t *pages; /* page table of its sequence: pages[p / KV_PAGE_TOKENS] */
 };
 /* All queries (any mix of sequences; neighbours of one sequence are computed together). Page i of the block's pool

@@ -176,8 +176,8 @@ static void unit_segment(const struct work *w, const struct unit *u, uint32_t se
                  next++)
                 ;
             if (begin < end)
-                kernels->values[shape->kv.type](v, next_v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats, next - r,
-                                                begin, end, partial + r * step, step);
+                kernels->values[shape->kv.type](v, next_v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats,
+                                                next - r, begin, end, partial + r * step, step);
         }
     }
 }

@@ -1,5 +1,6 @@
-/* Matrix products over the pool. Work is split by panels of 16 rows; every kernel call covers whole columns in rising
- * order, so neither the split nor the size of the batch touches a sum. Owns nothing; one op at a time for one pool. */
+/* Matrix products over the pool. Work is split by panels of 16 rows or pairs of them; every row's columns come in
+ * rising order, so neither the split nor the size of the batch touches a sum. Owns nothing; one op at a time for one
+ * pool. */
 #include <string.h>
 
 #include "engine/kernels/blas.h"
@@ -11,8 +12,8 @@
 /* Activations of one pass over the weights stay within the second cache level; weights are read once a pass. */
 #define CHUNK_BYTES ((size_t)512 << 10)
 #define CHUNK_TOKENS 128u
-#define STRIP 16u         /* blocks of 32 columns that all tokens of a chunk pass over before the next */
-#define FETCH_AHEAD 6144u /* bytes of weights */
+#define STRIP 16u          /* blocks of 32 columns that all tokens of a chunk pass over before the next */
+#define FETCH_AHEAD 6144u  /* bytes of weights */
 #define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
 #define EXPANDED_TOKENS 64u
 #define QUANTISE_GRAIN 8u
@@ -50,8 +51,8 @@ static void quantise_now(struct activations *a, struct pool *pool)
     a->quantised = true;
 }
 
-void activations_set(struct activations *a, struct pool *pool, const float *x, size_t stride, uint32_t n,
-                     uint32_t cols, void *scratch, bool want_quantised)
+void activations_set(struct activations *a, struct pool *pool, const float *x, size_t stride, uint32_t n, uint32_t cols,
+                     void *scratch, bool want_quantised)
 {
     *a = (struct activations){.n = n, .cols = cols, .x = x, .stride = stride, .scratch = scratch};
     if (want_quantised && cols % 32 == 0)
@@ -102,7 +103,7 @@ static void expand(const struct matrix *w, uint32_t row, uint32_t rows, uint32_t
 {
     const struct type_info *info = type_info(w->type);
     size_t row_bytes = type_row_bytes(w->type, w->cols);
-    uint32_t each = info->block_values / 32;
+    uint32_t each = info->block_values / 32, flip = kernels->flip * UINT32_C(0x01010101);
     const uint8_t *base = (const uint8_t *)(w->data ? w->data : w->source) + row * row_bytes;
     for (uint32_t r = 0; r < PANEL_ROWS; r++)
         for (uint32_t b = 0; b < blocks; b += each) {
@@ -113,9 +114,12 @@ static void expand(const struct matrix *w, uint32_t row, uint32_t rows, uint32_t
                 memset(parts, 0, sizeof parts);
             for (uint32_t i = 0; i < each; i++) {
                 struct panel32 *p = &out[b + i];
-                for (uint32_t g = 0; g < 8; g++)
-                    for (uint32_t c = 0; c < 4; c++)
-                        p->q[g][r][c] = (uint8_t)((uint8_t)parts[i].q[4 * g + c] ^ kernels->flip);
+                for (uint32_t g = 0; g < 8; g++) {
+                    uint32_t four;
+                    memcpy(&four, parts[i].q + 4 * g, sizeof four);
+                    four ^= flip;
+                    memcpy(p->q[g][r], &four, sizeof four);
+                }
                 for (uint32_t g = 0; g < 2; g++) {
                     p->scale[g][r] = parts[i].scale[g];
                     p->offset[g][r] = parts[i].offset[g];
@@ -188,7 +192,9 @@ static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, con
                         uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
 {
     const struct activations *a = in->a;
-    kernel_float *dot = w->type == TYPE_F32 ? kernels->dot_f32 : w->type == TYPE_F16 ? kernels->dot_f16 : kernels->dot_bf16;
+    kernel_float *dot = w->type == TYPE_F32   ? kernels->dot_f32
+                        : w->type == TYPE_F16 ? kernels->dot_f16
+                                              : kernels->dot_bf16;
     uint32_t each = w->type == TYPE_F32 ? 4 : 2;
     size_t row_bytes = kernels->float_groups ? float_group_bytes(each, w->cols) : (size_t)each * w->cols;
     const uint8_t *base = w->data ? w->data : w->source;

@@ -187,12 +187,12 @@ static void rope_rows(void *context, size_t begin, size_t end, int thread)
     size_t half = w->rotary / 2;
     for (size_t i = begin; i < end; i++)
         for (uint32_t h = 0; h < w->heads; h++)
-            kernels->rope(w->out + i * w->out_stride + (size_t)h * w->head_dim, w->rotary, w->neox,
-                          w->in + i * half, w->other + i * half);
+            kernels->rope(w->out + i * w->out_stride + (size_t)h * w->head_dim, w->rotary, w->neox, w->in + i * half,
+                          w->other + i * half);
 }
 
-void op_rope(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t heads, uint32_t head_dim,
-             uint32_t rotary, bool neox, const float *cosines, const float *sines)
+void op_rope(struct pool *pool, float *x, size_t stride, uint32_t n, uint32_t heads, uint32_t head_dim, uint32_t rotary,
+             bool neox, const float *cosines, const float *sines)
 {
     struct work w = {.out = x,
                      .out_stride = stride,

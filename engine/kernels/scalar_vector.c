@@ -1,4 +1,5 @@
-/* The oracle, rows of floats: norms, activations, rotary positions, softmax. Plain code in the canonical order. Pure. */
+/* The oracle, rows of floats: norms, activations, rotary positions, softmax. Plain code in the canonical order. Pure.
+ */
 #include <math.h>
 #include <string.h>
 

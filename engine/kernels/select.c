@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/kernels/levels.h"
+#include "engine/kernels/numerics.h"
 #include "engine/kernels/ops.h"
 #include "engine/kernels/table.h"
 
@@ -44,6 +45,7 @@ const char *const *kernels_levels(void)
 static void choose(size_t level)
 {
     struct kernel_table table;
+    numerics_prepare();
     memset(&table, 0, sizeof table);
     kernels_fill_scalar(&table); /* complete; the level overwrites what it does better */
     levels[level].fill(&table);
@@ -63,7 +65,8 @@ int kernels_force(const char *level, struct error *err)
         }
         strcat(strcat(have, have[0] ? ", " : ""), levels[i].name);
     }
-    return error_set(err, ERR_UNSUPPORTED, "this CPU has no kernel level \"%s\"; it has: %s (BRIGADE_ISA)", level, have);
+    return error_set(err, ERR_UNSUPPORTED, "this CPU has no kernel level \"%s\"; it has: %s (BRIGADE_ISA)", level,
+                     have);
 }
 
 int kernels_init(struct error *err)

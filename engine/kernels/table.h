@@ -66,8 +66,8 @@ typedef void kernel_expanded(const struct panel32 *panel, const struct act_block
                              int groups, bool offset, float *acc);
 /* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens. With float_groups, w is groups of FLOAT_ROWS rows
  * `w_step` bytes apart; else rows of the file `w_step` bytes apart, at any address. */
-typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const float *x, size_t stride,
-                          uint32_t tokens, uint32_t cols, float *y, size_t ldy);
+typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const float *x, size_t stride, uint32_t tokens,
+                          uint32_t cols, float *y, size_t ldy);
 
 /* Query rows that go together over a kv head. */
 #define UNIT_ROWS 16u
@@ -77,8 +77,8 @@ typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const flo
 typedef void kernel_scores(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
                            float *s, size_t s_stride);
 /* acc[r·acc_stride + d] goes on over slots [begin, end) of one page with weights e[r·e_stride + slot]. */
-typedef void kernel_values(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,
-                           uint32_t begin, uint32_t end, float *acc, size_t acc_stride);
+typedef void kernel_values(const void *v, const void *next, uint32_t v_dim, const float *e, size_t e_stride,
+                           uint32_t rows, uint32_t begin, uint32_t end, float *acc, size_t acc_stride);
 
 struct kernel_table {
     const char *name;
@@ -90,7 +90,8 @@ struct kernel_table {
     kernel_panel *panel[LAYOUT_COUNT];
     kernel_expanded *expanded;
     kernel_float *dot_f32, *dot_f16, *dot_bf16;
-    void (*quantise)(const float *x, uint32_t cols, struct act_block *out, size_t step); /* cols / 32 records, step apart */
+    void (*quantise)(const float *x, uint32_t cols, struct act_block *out,
+                     size_t step); /* cols / 32 records, step apart */
     void (*widen_f16)(const void *in, float *out, size_t count);
     void (*narrow_f16)(const float *in, uint16_t *out, size_t count);
     /* One row each. */

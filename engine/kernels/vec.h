@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+/* clang-format off: one operation a line reads better than five */
 #define INLINE static inline __attribute__((always_inline, unused))
 
 #if defined(__AVX512F__)

@@ -8,17 +8,17 @@
 #include "engine/kernels/vec_maths.h"
 
 /* Runs a statement with `at` and `part` for every 16 elements: LOAD and STORE are whole or of the part at the end. */
-#define LANES_LOOP(count, ...)                                                                                  \
-    do {                                                                                                              \
-        size_t at = 0;                                                                                                \
-        for (; at + 16 <= (count); at += 16) {                                                                        \
-            const size_t part = 16;                                                                                   \
-            __VA_ARGS__                                                                                               \
-        }                                                                                                             \
-        if (at < (count)) {                                                                                           \
-            const size_t part = (count)-at;                                                                           \
-            __VA_ARGS__                                                                                               \
-        }                                                                                                             \
+#define LANES_LOOP(count, ...)                 \
+    do {                                       \
+        size_t at = 0;                         \
+        for (; at + 16 <= (count); at += 16) { \
+            const size_t part = 16;            \
+            __VA_ARGS__                        \
+        }                                      \
+        if (at < (count)) {                    \
+            const size_t part = (count)-at;    \
+            __VA_ARGS__                        \
+        }                                      \
     } while (0)
 #define LOAD(p) (part == 16 ? v_load((p) + at) : v_load_part((p) + at, part))
 #define STORE(p, a) (part == 16 ? v_store((p) + at, a) : v_store_part((p) + at, part, a))

@@ -1,8 +1,8 @@
-/* Kernels against what the machine can do, for hands and docs/speed.md; no test. One decode step of a Llama-shaped model
- * (dim 2048, feed-forward 5632, 32 heads on 4) over enough blocks to leave the caches, prefill, batches, attention, load:
- * each beside the read bandwidth or int8 peak measured in the same minute.
- *   bench_kernels [what [type]]: what is decode, prefill, batch, float, attention, load, vector or all. BRIGADE_ISA applies;
- *   BENCH_THREADS=n for more than one thread. */
+/* Kernels against what the machine can do, for hands and docs/speed.md; no test. One decode step of a Llama-shaped
+ * model (dim 2048, feed-forward 5632, 32 heads on 4) over enough blocks to leave the caches, prefill, batches,
+ * attention, load: each beside the read bandwidth or int8 peak measured in the same minute. bench_kernels [what
+ * [type]]: what is decode, prefill, batch, float, attention, load, vector or all. BRIGADE_ISA applies; BENCH_THREADS=n
+ * for more than one thread. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,7 +172,8 @@ static void bench_attention(enum kv_type type, const char *name, uint32_t heads,
     uint8_t *data = mem_map(layer_bytes * layers);
     size_t scratch_bytes = attention_scratch_bytes(&shape, pool_threads(pool), positions);
     void *scratch = mem_map(scratch_bytes);
-    float *k = data_floats((size_t)kv_heads * dim, DATA_NORMAL), *q = data_floats((size_t)64 * heads * dim, DATA_NORMAL);
+    float *k = data_floats((size_t)kv_heads * dim, DATA_NORMAL),
+          *q = data_floats((size_t)64 * heads * dim, DATA_NORMAL);
     float *out = calloc((size_t)64 * heads * dim, sizeof *out);
     uint32_t *table = malloc(pages * sizeof *table);
     if (!data || !scratch || !out || !table)
@@ -202,9 +203,10 @@ static void bench_attention(enum kv_type type, const char *name, uint32_t heads,
         double s = seconds_since(t0);
         chunk = s < chunk ? s : chunk;
     }
-    printf("attention %s %u heads on %u of %u, %u positions: %.2f GB/s, %.2f of read bandwidth; 64 queries %.1f GFMA/s\n",
-           name, heads, kv_heads, dim, positions, best * 1e-9, best / bandwidth,
-           64.0 * heads * positions * 2 * dim / chunk * 1e-9);
+    printf(
+        "attention %s %u heads on %u of %u, %u positions: %.2f GB/s, %.2f of read bandwidth; 64 queries %.1f GFMA/s\n",
+        name, heads, kv_heads, dim, positions, best * 1e-9, best / bandwidth,
+        64.0 * heads * positions * 2 * dim / chunk * 1e-9);
     mem_unmap(data, layer_bytes * layers);
     mem_unmap(scratch, scratch_bytes);
     free(k);
@@ -215,8 +217,8 @@ static void bench_attention(enum kv_type type, const char *name, uint32_t heads,
 
 int main(int argc, char **argv)
 {
-    static const uint32_t types[] = {TYPE_Q8_0, TYPE_Q4_0, TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K,
-                                     TYPE_IQ4_XS, TYPE_MXFP4, TYPE_F16, TYPE_BF16, TYPE_F32};
+    static const uint32_t types[] = {TYPE_Q8_0,   TYPE_Q4_0,  TYPE_Q4_K, TYPE_Q5_K, TYPE_Q6_K,
+                                     TYPE_IQ4_XS, TYPE_MXFP4, TYPE_F16,  TYPE_BF16, TYPE_F32};
     const char *what = argc > 1 ? argv[1] : "all", *threads = getenv("BENCH_THREADS");
     struct pool_options options = {.threads = threads ? atoi(threads) : 1, .bind = false};
     struct error err = {0};
@@ -224,13 +226,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    if (argc > 2 && !matrix_supported((uint32_t)type_parse(argv[2]), 256)) {
+        fprintf(stderr, "no kernel multiplies \"%s\"\n", argv[2]);
+        return 1;
+    }
     measure_limits();
     printf("%s, %d threads: read %.2f GB/s, int8 %.0f GMAC/s\n", kernels_isa(), pool_threads(pool), bandwidth * 1e-9,
            peak * 1e-9);
     if (strcmp(what, "attention"))
-        for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-            if (argc > 2 ? type_parse(argv[2]) == (int)types[i] : strcmp(what, "prefill") || types[i] != TYPE_F32)
-                bench_type(types[i], what);
+        for (size_t i = 0; i < (argc > 2 ? 1 : sizeof types / sizeof *types); i++)
+            bench_type(argc > 2 ? (uint32_t)type_parse(argv[2]) : types[i], what);
     if (!strcmp(what, "all") || !strcmp(what, "attention")) {
         bench_attention(KV_F16, "f16", 32, 4, 64, 4096);
         bench_attention(KV_F16, "f16", 32, 4, 64, 16384);

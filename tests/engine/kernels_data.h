@@ -69,7 +69,10 @@ static inline void data_fix_scales(uint32_t type, uint8_t *block, enum data_kind
         at[0] = 64;
         break;
     case TYPE_MXFP4:
-        block[0] = kind == DATA_HUGE ? 250 : kind == DATA_TINY ? data_bits() & 1 : kind == DATA_ZERO ? 0 : 120 + data_bits() % 8;
+        block[0] = kind == DATA_HUGE   ? 250
+                   : kind == DATA_TINY ? data_bits() & 1
+                   : kind == DATA_ZERO ? 0
+                                       : 120 + data_bits() % 8;
         return;
     case TYPE_IQ1_M: {
         uint16_t scale = data_scale(kind);
@@ -137,7 +140,9 @@ static inline float *data_floats(size_t count, enum data_kind kind)
             f = data_bits() & 1 ? -0.0f : 0.0f;
             break;
         case DATA_EDGE: /* blocks of one value, of zeros, and of halves that round to even */
-            f = i / 32 % 3 == 0 ? (data_bits() & 1 ? -1.0f : 1.0f) : i / 32 % 3 == 1 ? 0.0f : (float)(int)(f * 254) * 0.5f;
+            f = i / 32 % 3 == 0   ? (data_bits() & 1 ? -1.0f : 1.0f)
+                : i / 32 % 3 == 1 ? 0.0f
+                                  : (float)(int)(f * 254) * 0.5f;
             break;
         default:
             break;

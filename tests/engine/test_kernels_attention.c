@@ -167,7 +167,8 @@ static void test_all(void)
             for (int p = 0; p < 3; p++) {
                 float *got = scene_run(&s, pools[p], p != 1);
                 if (!data_same(got, want, count))
-                    CHECK_FAIL("%s, setting %zu, %d threads: other bits than scalar", *level, i, pool_threads(pools[p]));
+                    CHECK_FAIL("%s, setting %zu, %d threads: other bits than scalar", *level, i,
+                               pool_threads(pools[p]));
                 free(got);
             }
         }

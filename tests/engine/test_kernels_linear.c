@@ -9,10 +9,10 @@
 #include "engine/kernels/ops.h"
 #include "engine/quant/dequantize.h"
 
-static const uint32_t types[] = {TYPE_F32,    TYPE_F16,    TYPE_BF16,   TYPE_Q8_0,    TYPE_Q4_0,  TYPE_Q4_1,  TYPE_Q5_0,
-                                 TYPE_Q5_1,   TYPE_Q2_K,   TYPE_Q3_K,   TYPE_Q4_K,    TYPE_Q5_K,  TYPE_Q6_K,  TYPE_IQ2_XXS,
-                                 TYPE_IQ2_XS, TYPE_IQ2_S,  TYPE_IQ3_S,  TYPE_IQ3_XXS, TYPE_IQ1_S, TYPE_IQ1_M, TYPE_IQ4_NL,
-                                 TYPE_IQ4_XS, TYPE_TQ1_0,  TYPE_TQ2_0,  TYPE_MXFP4};
+static const uint32_t types[] = {
+    TYPE_F32,   TYPE_F16,   TYPE_BF16,   TYPE_Q8_0,   TYPE_Q4_0,    TYPE_Q4_1,   TYPE_Q5_0,  TYPE_Q5_1,  TYPE_Q2_K,
+    TYPE_Q3_K,  TYPE_Q4_K,  TYPE_Q5_K,   TYPE_Q6_K,   TYPE_IQ2_XXS, TYPE_IQ2_XS, TYPE_IQ2_S, TYPE_IQ3_S, TYPE_IQ3_XXS,
+    TYPE_IQ1_S, TYPE_IQ1_M, TYPE_IQ4_NL, TYPE_IQ4_XS, TYPE_TQ1_0,   TYPE_TQ2_0,  TYPE_MXFP4};
 #define TYPES (sizeof types / sizeof *types)
 
 static float *product(uint32_t type, uint32_t rows, uint32_t cols, const uint8_t *w, const float *x, uint32_t n,
@@ -64,7 +64,8 @@ static void test_decode(void)
                     CHECK_FAIL("%s %s: %d values differ", type_name(types[i]), data_kind_names[kind], bad);
                 struct numerics shape = numerics_of(types[i]);
                 for (uint32_t s = 0; s < values / 32; s++) {
-                    CHECK(shape.groups == 2 || (got[s].scale[0] == got[s].scale[1] && got[s].offset[0] == got[s].offset[1]));
+                    CHECK(shape.groups == 2 ||
+                          (got[s].scale[0] == got[s].scale[1] && got[s].offset[0] == got[s].offset[1]));
                     CHECK(shape.offset || (got[s].offset[0] == 0 && got[s].offset[1] == 0));
                 }
             }
@@ -220,7 +221,7 @@ static void test_refusals(void)
 static void test_speed(void)
 {
     const uint32_t rows = 512, cols = 2048;
-    static const uint32_t shown[] = {TYPE_F32,  TYPE_F16,  TYPE_BF16,   TYPE_Q8_0,   TYPE_Q4_0, TYPE_Q4_K,
+    static const uint32_t shown[] = {TYPE_F32,  TYPE_F16,  TYPE_BF16,   TYPE_Q8_0,   TYPE_Q4_0,  TYPE_Q4_K,
                                      TYPE_Q5_K, TYPE_Q6_K, TYPE_IQ4_XS, TYPE_IQ4_NL, TYPE_MXFP4, TYPE_Q2_K};
     for (const char *const *level = kernels_levels(); *level; level++) {
         if (!strcmp(*level, "scalar"))

@@ -118,10 +118,21 @@ static void ropes(struct pool *pool, float *x, const float *y, const float *z, u
 }
 
 static const struct ops_case cases[] = {
-    {"rms_norm", rms},     {"rms_norm plain", rms_plain}, {"layer_norm", layer},    {"add", adds},
-    {"add_bias", bias},    {"scale", scales},             {"fma", fmas},            {"silu_mul", silus},
-    {"silu wide", silus_wide}, {"gelu_mul", gelus},       {"gelu wide", gelus_wide}, {"relu", relus},
-    {"softcap", caps},     {"softmax", softmaxes},        {"rope", ropes},
+    {"rms_norm", rms},
+    {"rms_norm plain", rms_plain},
+    {"layer_norm", layer},
+    {"add", adds},
+    {"add_bias", bias},
+    {"scale", scales},
+    {"fma", fmas},
+    {"silu_mul", silus},
+    {"silu wide", silus_wide},
+    {"gelu_mul", gelus},
+    {"gelu wide", gelus_wide},
+    {"relu", relus},
+    {"softcap", caps},
+    {"softmax", softmaxes},
+    {"rope", ropes},
 };
 
 static void test_levels(void)
@@ -252,8 +263,8 @@ static void test_speed(void)
 }
 
 static const struct check_test tests[] = {
-    {"maths", test_maths},           {"levels", test_levels}, {"quantise", test_quantise}, {"half", test_half},
-    {"not finite", test_not_finite}, {"speed", test_speed},
+    {"maths", test_maths}, {"levels", test_levels},         {"quantise", test_quantise},
+    {"half", test_half},   {"not finite", test_not_finite}, {"speed", test_speed},
 };
 
 int main(int argc, char **argv)
