@@ -203,9 +203,9 @@ static double measure_overhead(struct compute *c)
     return best;
 }
 
-/* Read bandwidth and int8 peak. The bandwidth of memory is measured over a buffer of hundreds of megabytes, which a small
- * model neither needs (its weights lie in caches) nor a small board can spare: then it is what the first block's decode
- * read. */
+/* Read bandwidth and int8 peak. The bandwidth of memory is measured over a buffer of hundreds of megabytes, which a
+ * small model does not need (its weights lie in caches) and a small board cannot spare: then it is what the first
+ * block's decode read. */
 static void measure_peaks(struct compute *c, const struct model *m, enum kv_type kv, struct control_message *out)
 {
     const struct control_cell *cell = out->u.profile.cells;

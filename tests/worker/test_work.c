@@ -287,7 +287,7 @@ static void a_signal_drains(void)
     rig_stop(&w, 0);
 }
 
-/* ---- What others see, and what goes on meanwhile ------------------------------------------------------------------- */
+/* ---- What others see, and what goes on meanwhile ---------------------------------------------------------------- */
 
 /* Every byte between the nodes passes a proxy that writes it down: neither token ids nor activations nor logits are in
  * it. The activations are what this process computes for the same blocks. */
