@@ -25,7 +25,7 @@ static int send_control(struct runner *r, uint32_t node, const struct control_me
     int rc = control_encode(message, &bytes, err);
     if (!rc) {
         rc = link_send(r->controls[node].link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, err);
-        if (rc) {
+        if (rc == ERR_BUSY || rc == ERR_LOST || rc == ERR_AUTH) {
             /* Not taken: the node does not keep up or is gone. Its heartbeat or deadline will say so. */
             log_debug("%s to \"%s\" was not sent: %s", control_kind_name(message->kind),
                       cluster_node_at(r->cluster, node)->name, error_name(rc));
