@@ -150,12 +150,6 @@ static int settle_ties(struct solver *v, const int *batch, const int *micro, int
     return rc == ERR_NOMEM ? rc : 0;
 }
 
-static ticks start_value(struct solver *v)
-{
-    const struct plan *start = v->options->start;
-    return start ? space_ticks(v->space, start->value_s) + 1 : TICKS_NEVER;
-}
-
 int solve_latency(struct solver *v)
 {
     struct decode_track t;
@@ -163,7 +157,7 @@ int solve_latency(struct solver *v)
     int rc = space_set_tick(v->space, ceiling(v->space, 1));
     if (rc || (rc = decode_track_new(&t, v, 1, 0)))
         return rc;
-    v->best = start_value(v);
+    v->best = solver_start(v);
     set_limit(&t, v, TICKS_NEVER);
     bound_run(&t.bound, &t.relaxation);
     v->lower = t.bound.root;
@@ -306,7 +300,7 @@ int solve_throughput(struct solver *v)
     }
     if (!rc)
         rc = space_set_tick(v->space, most);
-    v->best = start_value(v);
+    v->best = solver_start(v);
     for (int i = 0; i < n && !rc; i++) {
         struct search s;
         rc = decode_track_new(&tracks[i], v, (k + micro[i] - 1) / micro[i], micro[i]);

@@ -150,6 +150,7 @@ struct expansion {
     ticks arrival[SEARCH_MAX_TRACKS];
     ticks price[SEARCH_MAX_TRACKS + 2]; /* by guide */
     ticks link_work;
+    double room_bytes;          /* of all of them */
     int left[PLAN_MAX_DEVICES]; /* unused devices by type, the child's taken off */
 };
 
@@ -184,7 +185,7 @@ static bool room_left(const struct expansion *x, int done)
     int need = sp->blocks - done;
     for (int t = 0; t < sp->types && need > 0; t++)
         need -= x->left[t] * s->limits->room[(size_t)t * (size_t)sp->blocks + (size_t)done];
-    return need <= 0;
+    return need <= 0 && sp->left_bytes[done] <= x->room_bytes;
 }
 
 static int middle_stages(const struct expansion *x, search_emit *emit, void *context)
@@ -289,8 +290,11 @@ int search_expand(struct search *s, uint32_t parent, search_emit *emit, void *co
         c->excluded = l->excluded && l->depth < sp->exclude_stages && sp->exclude_type[l->depth] == t;
         for (int g = 0; g < s->guides; g++)
             x.price[g] = price[g] + s->guide[g].bound->lambda[t];
-        for (int u = 0; u < sp->types; u++)
+        x.room_bytes = 0;
+        for (int u = 0; u < sp->types; u++) {
             x.left[u] = sp->size[u] - used[u] - (u == t);
+            x.room_bytes += x.left[u] * sp->room_bytes[u];
+        }
         last_stage(&x);
         int rc = middle_stages(&x, emit, context);
         if (rc)

@@ -44,9 +44,14 @@ int solver_search(struct solver *v, struct search *s, int beam, bool exact, doub
     return rc;
 }
 
-/* A known plan to start from. */
+ticks solver_start(const struct solver *v)
+{
+    return v->start ? space_ticks(v->space, v->start->value_s) + 1 : TICKS_NEVER;
+}
+
 static void start_from(struct solver *v, const struct plan *start)
 {
+    v->start = start;
     v->found.stages = start->stages;
     for (int i = 0; i < start->stages; i++) {
         v->found.device[i] = start->stage[i].device;
@@ -78,6 +83,27 @@ static int finish(struct solver *v, struct plan *out, struct error *e)
     return 0;
 }
 
+/* Something to start from: the caller's plan, or one that memory allows. 0 when there is none and never will be. */
+static int find_start(struct solver *v, struct plan *start)
+{
+    int rc;
+    if (v->options->start) {
+        start_from(v, v->options->start);
+        return 1;
+    }
+    if (v->space->stages)
+        return ERR_BOUND;
+    rc = solver_pack(v, &v->found);
+    if (rc == 1) {
+        rc = evaluate_found(v, start, NULL);
+        if (rc || v->space->exclude_stages)
+            return ERR_BOUND;
+        start_from(v, start);
+        return 1;
+    }
+    return rc;
+}
+
 int plan_solve(const struct plan_problem *p, const struct plan_options *options, struct plan *out, struct error *e)
 {
     static const struct plan_options none;
@@ -89,10 +115,10 @@ int plan_solve(const struct plan_problem *p, const struct plan_options *options,
                    : p->objective == PLAN_TTFT ? DEFAULT_STATES / 3
                                                : DEFAULT_STATES;
     v.depths = v.space->stages ? v.space->stages + 1 : 1;
-    if (v.options->start)
-        start_from(&v, v.options->start);
-    rc = limits_new(&v.limits, v.space);
-    if (!rc)
+    struct plan start;
+    int begin = find_start(&v, &start);
+    rc = begin == ERR_NOMEM ? begin : limits_new(&v.limits, v.space);
+    if (!rc && begin)
         rc = p->objective == PLAN_LATENCY      ? solve_latency(&v)
              : p->objective == PLAN_THROUGHPUT ? solve_throughput(&v)
                                                : solve_ttft(&v);

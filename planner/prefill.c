@@ -516,8 +516,7 @@ int solve_ttft(struct solver *v)
     int rc = space_set_tick(v->space, ceiling(v->space));
     if (rc || (rc = prefill_new(&f, v)))
         return rc;
-    if (v->options->start)
-        v->best = space_ticks(v->space, v->options->start->value_s) + 1;
+    v->best = solver_start(v);
     rc = solve(f);
     if (v->lower > v->best)
         v->lower = v->best;

@@ -10,6 +10,7 @@ struct solver {
     struct space *space;
     struct limits limits;
     int depths;            /* of bound tables */
+    const struct plan *start; /* known and feasible, or NULL */
     ticks best;            /* value of found; TICKS_NEVER while there is none */
     struct candidate found;
     ticks lower;           /* proven: no plan is below */
@@ -48,6 +49,13 @@ layer_cost cost_layer_decode; /* context: const int *batch */
 int solve_latency(struct solver *v);
 int solve_throughput(struct solver *v);
 int solve_ttft(struct solver *v);
+
+/* The value of the known plan, rounded up; TICKS_NEVER without one. */
+ticks solver_start(const struct solver *v);
+
+/* A plan that fits, by memory alone, for a space without constraints on stages. 1: *out is one; 0: there is none;
+ * ERR_BOUND: not found, not refuted; ERR_NOMEM. */
+int solver_pack(struct solver *v, struct candidate *out);
 
 /* Says what is short. Returns ERR_INFEASIBLE. */
 int infeasible(const struct plan_problem *p, const struct plan_options *options, struct error *e);

@@ -119,15 +119,20 @@ static int build_reach(struct space *s)
     double *prefix = mem_zalloc((size_t)n + 1, sizeof *prefix);
     s->reach = mem_zalloc((size_t)s->types * (size_t)n, sizeof *s->reach);
     s->last_fits = mem_zalloc((size_t)s->types, (size_t)n);
-    if (!prefix || !s->reach || !s->last_fits) {
+    s->left_bytes = mem_zalloc((size_t)n + 1, sizeof *s->left_bytes);
+    s->room_bytes = mem_zalloc((size_t)s->types, sizeof *s->room_bytes);
+    if (!prefix || !s->reach || !s->last_fits || !s->left_bytes || !s->room_bytes) {
         mem_free(prefix);
         return ERR_NOMEM;
     }
     for (int k = 0; k < n; k++)
         prefix[k + 1] = prefix[k] + cost_block_memory(p, k);
+    for (int k = 0; k <= n; k++)
+        s->left_bytes[k] = prefix[n] - prefix[k] + p->model.head_weight_bytes;
     for (int t = 0; t < s->types; t++) {
         const struct plan_device *d = &p->device[s->member[s->first_member[t]]];
         int end = 0;
+        s->room_bytes[t] = d->memory > d->buffers ? d->memory - d->buffers : 0;
         for (int j = 0; j < n; j++) {
             double fixed = d->buffers + (j == 0 ? p->model.embedding_bytes : 0);
             if (end < j)
@@ -183,6 +188,8 @@ void space_free(struct space *s)
         return;
     mem_free(s->reach);
     mem_free(s->last_fits);
+    mem_free(s->left_bytes);
+    mem_free(s->room_bytes);
     mem_free(s->lag);
     mem_free(s->start);
     mem_free(s->end);

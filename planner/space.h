@@ -26,6 +26,9 @@ struct space {
     int *reach;         /* [types][blocks] */
     uint8_t *last_fits; /* [types][blocks] blocks j to the end, with the head */
 
+    double *left_bytes; /* [blocks + 1] memory of the blocks from j on, with the head */
+    double *room_bytes; /* [types] beside the buffers */
+
     double tick_s;
     ticks *lag;         /* [types][types] half a round trip */
     ticks *start, *end; /* [types] token hops */
