@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "coordinator/core/schedule.h"
 #include "planner/cost.h"
 
 #define GRID_MAX 64
@@ -266,7 +267,7 @@ static void balance(const struct plan_problem *p, struct plan *plan)
     plan_problem_free(sooner);
 }
 
-int planning_solve(const struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
+int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
                    struct plan *out, struct error *err)
 {
     struct plan_options options = {.stages = (int)stages};
@@ -292,6 +293,12 @@ int planning_solve(const struct plan_problem *p, uint32_t stages, const uint32_t
         options.counts = counts;
     }
     int rc = plan_solve(p, &options, out, err);
+    if (!rc && out->stages > 1) {
+        p->workload.chunk = (int)scheduler_chunk((uint64_t)p->workload.prompt_tokens, (uint32_t)out->stages,
+                                                 (uint32_t)p->workload.chunk);
+        options.stages = out->stages;
+        rc = plan_solve(p, &options, out, err);
+    }
     if (!rc && p->objective == PLAN_LATENCY && !split && out->stages > 1)
         balance(p, out);
     return rc;

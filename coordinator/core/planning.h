@@ -38,8 +38,9 @@ struct planning_input {
 int planning_problem(const struct planning_input *in, struct plan_problem **out, struct error *err);
 
 /* The plan for a problem: the best, or with `stages` exactly so many, or with split the best order for these counts of
- * blocks. ERR_USAGE for a split that is not the model's, ERR_INFEASIBLE with the arithmetic. */
-int planning_solve(const struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
+ * blocks. The problem's chunk becomes what the scheduler will use with so many stages, so that TTFT is predicted for what
+ * happens. ERR_USAGE for a split that is not the model's, ERR_INFEASIBLE with the arithmetic. */
+int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
                    struct plan *out, struct error *err);
 
 /* Stages in the order given, node i holding split[i] blocks, with memory but without times: for what was not measured. */

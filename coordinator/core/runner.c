@@ -114,7 +114,9 @@ int runner_prepare(struct runner *r, uint32_t stages, struct error *err)
     /* In this process stages compute one after the other. On workers each has a micro-batch, and one more is on its
      * way, so that no stage waits for the coordinator. */
     o.groups = r->remote ? stages : 1;
-    o.in_flight = r->remote && stages > 1 ? stages + 1 : 1;
+    if (r->remote && r->o.objective == RUNNER_THROUGHPUT && r->plan.microbatches > 0)
+        o.groups = (uint32_t)r->plan.microbatches;
+    o.in_flight = r->remote && stages > 1 ? o.groups + 1 : o.groups;
     if (r->o.microbatches)
         o.groups = o.in_flight = r->o.microbatches;
     r->next_deadline = INT64_MAX;

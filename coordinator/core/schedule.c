@@ -15,6 +15,15 @@ uint32_t scheduler_max_tokens(const struct scheduler_options *o)
     return tokens < FRAME_TOKENS_MAX ? tokens : FRAME_TOKENS_MAX;
 }
 
+uint32_t scheduler_chunk(uint64_t prompt_tokens, uint32_t stages, uint32_t most)
+{
+    enum { LEAST = 32, PIECES = 2 }; /* fewer tokens cost as much as they save; more pieces a stage gain little */
+    uint64_t share = stages > 1 ? (prompt_tokens + PIECES * stages - 1) / (PIECES * stages) : prompt_tokens;
+    if (share < LEAST)
+        share = LEAST;
+    return share < most ? (uint32_t)share : most;
+}
+
 int scheduler_create(const struct scheduler_options *o, struct scheduler **out, struct error *err)
 {
     if (!o->page_tokens || !o->sequences || o->sequences > FRAME_SPANS_MAX || !o->chunk_tokens || !o->groups ||

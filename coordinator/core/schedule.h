@@ -36,6 +36,9 @@ struct scheduler_options {
 /* Most tokens a micro-batch can have, for the stages' buffers. */
 uint32_t scheduler_max_tokens(const struct scheduler_options *o);
 
+/* Tokens of a prompt's chunks: a short prompt is cut so that all stages work on it at once; `most` is the budget. */
+uint32_t scheduler_chunk(uint64_t prompt_tokens, uint32_t stages, uint32_t most);
+
 int scheduler_create(const struct scheduler_options *o, struct scheduler **out, struct error *err);
 /* Requests still inside are destroyed without callbacks: scheduler_fail or scheduler_cancel them first. */
 void scheduler_destroy(struct scheduler *s); /* NULL is fine */

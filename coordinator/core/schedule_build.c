@@ -194,15 +194,11 @@ static uint32_t decode_share(const struct scheduler *s)
 /* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share it. */
 static uint32_t chunk_share(const struct scheduler *s)
 {
-    enum { LEAST = 32 }; /* below this a chunk costs as much as it saves */
-    uint64_t left = 0;
+    uint64_t whole = 0;
     for (uint32_t i = 0; i < s->running_count; i++)
-        if (!decodes(&s->running[i]))
-            left += running_positions_left(&s->running[i]);
-    uint64_t share = s->o.groups > 1 ? (left + 2 * s->o.groups - 1) / (2 * s->o.groups) : left;
-    if (share < LEAST)
-        share = LEAST;
-    return share < s->o.chunk_tokens ? (uint32_t)share : s->o.chunk_tokens;
+        if (!decodes(&s->running[i]) && running_positions_left(&s->running[i]))
+            whole += s->running[i].submitted + running_positions_left(&s->running[i]);
+    return scheduler_chunk(whole, s->o.groups, s->o.chunk_tokens);
 }
 
 int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, struct error *err)
