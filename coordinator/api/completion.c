@@ -26,6 +26,7 @@ struct choice {
 
 struct completion {
     struct api_server *server;
+    struct runner *runner;      /* for its own thread */
     struct http_call *call;
     struct response_head head;
     char model[128];
@@ -62,26 +63,21 @@ static void release(struct completion *c)
     mem_free(c);
 }
 
-/* Ends all choices soon. Not while the runner is borrowed. */
-static void cancel_all(struct completion *c)
+/* Ends all choices soon; with a runner that is known to live. */
+static void cancel_all(struct completion *c, struct runner *runner)
 {
-    struct api_error ignored;
     atomic_store(&c->dead, true);
     pthread_mutex_lock(&c->lock);
     bool first = !c->cancelled;
-    c->cancelled = true;
+    c->cancelled = true; /* from now on submit_all cancels what it submits */
     pthread_mutex_unlock(&c->lock);
-    struct runner *runner = first ? api_borrow(c->server, &ignored) : NULL;
-    if (!runner)
-        return; /* none attached: it finishes everything itself */
-    for (uint32_t i = 0; i < c->choice_count; i++) {
+    for (uint32_t i = 0; first && i < c->choice_count; i++) {
         pthread_mutex_lock(&c->lock);
         uint64_t id = c->ids[i];
         pthread_mutex_unlock(&c->lock);
         if (id)
             runner_cancel(runner, id);
     }
-    api_unborrow(c->server);
 }
 
 static void on_over(void *context, bool delivered)
@@ -89,14 +85,18 @@ static void on_over(void *context, bool delivered)
     struct completion *c = context;
     if (!delivered) {
         metrics_hangup(c->server->metrics);
-        cancel_all(c);
+        atomic_store(&c->dead, true);
+        pthread_rwlock_rdlock(&c->server->runner_lock);
+        if (c->server->runner == c->runner) /* else it is gone and has finished everything itself */
+            cancel_all(c, c->runner);
+        pthread_rwlock_unlock(&c->server->runner_lock);
     }
     release(c);
 }
 
 /* ---- The runner's thread -------------------------------------------------------------------------------------------- */
 
-static void fail(struct completion *c, const struct api_error *e)
+static void fail(struct completion *c, const struct api_error *e, bool cancel)
 {
     struct buffer b = {0};
     if (atomic_exchange(&c->dead, true))
@@ -110,14 +110,15 @@ static void fail(struct completion *c, const struct api_error *e)
     } else {
         api_reply_error(c->server, c->call, e);
     }
-    cancel_all(c);
+    if (cancel)
+        cancel_all(c, c->runner); /* on its own thread it lives, and its locks come before ours */
 }
 
 static void fail_memory(struct completion *c)
 {
     struct api_error e;
     api_fail(&e, 500, "server_error", NULL, "out of memory for the answer");
-    fail(c, &e);
+    fail(c, &e, true);
 }
 
 /* Sends an event; a reader who does not read loses the stream. */
@@ -129,7 +130,7 @@ static void send_event(struct completion *c, struct buffer *event)
         metrics_slow_reader(c->server->metrics);
         api_fail(&e, 503, "server_error", "slow_reader", "%zu bytes wait to be read: the stream is ended",
                  c->server->o.stream_bytes_max);
-        fail(c, &e);
+        fail(c, &e, true);
     } else if (rc && rc != ERR_CANCELLED) { /* a client that is gone is noticed elsewhere */
         fail_memory(c);
     }
@@ -260,10 +261,10 @@ static void on_finish(void *context, uint64_t id, const struct request_finish *f
     if (finish->reason == FINISH_ERROR) {
         static const struct error unknown = {ERR_INTERNAL, "the request failed"};
         api_from_error(&e, finish->error ? finish->error : &unknown);
-        fail(c, &e);
+        fail(c, &e, true);
     } else if (finish->reason == FINISH_CANCELLED) {
         api_fail(&e, 503, "server_error", "cancelled", "the server is stopping");
-        fail(c, &e); /* of a client that is gone: nobody hears it */
+        fail(c, &e, false); /* of a client that is gone: nobody hears it */
     } else if (!atomic_load(&c->dead)) {
         finish_choice(ch, finish);
     }
@@ -444,7 +445,8 @@ static void put_retry_after(struct api_server *s, struct http_call *call)
     http_header(call, "Retry-After", seconds);
 }
 
-static struct completion *create(struct api_server *s, struct http_call *call, const struct api_request *r)
+static struct completion *create(struct api_server *s, struct http_call *call, struct runner *runner,
+                                 const struct api_request *r)
 {
     struct completion *c = mem_zalloc(1, sizeof *c);
     if (!c)
@@ -456,6 +458,7 @@ static struct completion *create(struct api_server *s, struct http_call *call, c
     http_call_retain(call);
     c->stream = r->stream;
     c->wants_logprobs = r->logprobs;
+    c->runner = runner;
     snprintf(c->model, sizeof c->model, "%s", s->o.model);
     response_head_start(&c->head, r->chat, r->include_usage, c->model, s->fingerprint);
     return c;
@@ -487,7 +490,7 @@ void completion_handle(struct api_server *s, struct http_call *call, unsigned ke
     int rc = api_parse_request(chat, body->data ? body->data : "", body->size, &r, &e);
     struct runner *runner = rc ? NULL : api_borrow(s, &e);
     if (runner) {
-        c = create(s, call, &r);
+        c = create(s, call, runner, &r);
         rc = c ? start(c, &r, runner, key ? key : http_peer(call), &e)
                : api_fail(&e, 500, "server_error", NULL, "out of memory for the request");
         api_unborrow(s);

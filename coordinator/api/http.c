@@ -264,30 +264,34 @@ static ssize_t read_stream(void *context, uint64_t position, char *to, size_t ma
     return n;
 }
 
-/* With the call's lock held: gives libmicrohttpd the reply, or lets the connection sleep until there is one. */
+/* Gives libmicrohttpd the reply, or lets the connection sleep until there is one. The lock is not held while a response
+ * is made and queued: libmicrohttpd locks responses, and calls read_stream with that lock. */
 static enum MHD_Result settle(struct http_call *c)
 {
     struct MHD_Response *response;
-    if (c->gone || atomic_load(&c->server->closing))
-        return MHD_NO;
-    if (c->kind != REPLY_WHOLE)
+    pthread_mutex_lock(&c->lock);
+    enum reply_kind kind = c->kind;
+    bool cut = c->gone || atomic_load(&c->server->closing);
+    if (!cut && kind != REPLY_WHOLE)
         hangup_add(c->server->watch, c->socket, c->number); /* one that cannot be watched is noticed when written to */
-    if (c->kind == REPLY_NONE) {
+    if (!cut && kind == REPLY_NONE) {
         c->suspended = true;
         MHD_suspend_connection(c->connection);
-        return MHD_YES;
     }
-    if (c->kind == REPLY_STREAM) {
+    size_t bytes = c->out.size;
+    char *data = !cut && kind == REPLY_WHOLE ? buffer_steal(&c->out) : NULL;
+    pthread_mutex_unlock(&c->lock);
+    if (cut || kind == REPLY_NONE)
+        return cut ? MHD_NO : MHD_YES;
+    if (kind == REPLY_STREAM)
         response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, read_stream, c, NULL);
-    } else {
-        size_t bytes = c->out.size;
-        char *data = buffer_steal(&c->out);
+    else
         response = data ? MHD_create_response_from_buffer_with_free_callback(bytes, data, mem_free) : NULL;
-        if (data && !response)
-            mem_free(data);
-    }
-    if (!response)
+    if (!response) {
+        mem_free(data);
         return MHD_NO;
+    }
+    /* Headers are not added any more once there is a reply. */
     MHD_add_response_header(response, "Content-Type", c->type);
     for (unsigned i = 0; i < c->headers; i++)
         MHD_add_response_header(response, c->header_names[i], c->header_values[i]);
@@ -333,10 +337,7 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *connectio
         else
             s->o.on_request(s->o.context, c);
     }
-    pthread_mutex_lock(&c->lock);
-    enum MHD_Result result = settle(c);
-    pthread_mutex_unlock(&c->lock);
-    return result;
+    return settle(c);
 }
 
 static void on_connection(void *context, struct MHD_Connection *connection, void **state,
@@ -348,6 +349,14 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     int bytes = SOCKET_SEND_BYTES;
     if (code == MHD_CONNECTION_NOTIFY_STARTED && info)
         setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+/* Paths stay as they came: no route needs an escape, and none must be reached by a hidden zero byte. */
+static size_t keep_escapes(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context;
+    (void)connection;
+    return strlen(text);
 }
 
 /* ---- Replies (any thread) ------------------------------------------------------------------------------------------- */
@@ -370,7 +379,7 @@ unsigned http_status(const struct http_call *c)
 void http_header(struct http_call *c, const char *name, const char *value)
 {
     pthread_mutex_lock(&c->lock);
-    char *n = c->headers < HEADERS_MAX ? mem_strdup(name) : NULL, *v = n ? mem_strdup(value) : NULL;
+    char *n = c->kind == REPLY_NONE && c->headers < HEADERS_MAX ? mem_strdup(name) : NULL, *v = n ? mem_strdup(value) : NULL;
     if (v) {
         c->header_names[c->headers] = n;
         c->header_values[c->headers++] = v;
@@ -493,7 +502,7 @@ int http_open(const struct http_options *options, struct http_server **out, stru
         s->listener, MHD_OPTION_THREAD_POOL_SIZE, s->o.threads < 2 ? 2 : s->o.threads, MHD_OPTION_CONNECTION_LIMIT,
         s->o.connections, MHD_OPTION_CONNECTION_TIMEOUT, s->o.body_seconds, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (!s->daemon) {
         rc = error_set(err, ERR_IO, "the HTTP server does not start: %s", strerror(errno));
         goto fail;

@@ -1,0 +1,117 @@
+"""A brigade serve process for tests, and small HTTP helpers over http.client."""
+import atexit
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+from lab import BRIGADE, MODEL
+
+
+class Server:
+    """brigade serve on a free port, ready when constructed (unless wait is False)."""
+
+    def __init__(self, *args, wait=True, model=MODEL, env=None):
+        self.process = subprocess.Popen([BRIGADE, "serve", "-m", model, "--port", "0", "--threads", "1", *map(str, args)],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+        atexit.register(self.kill)
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[^ ]*:(\d+)", line)
+        assert found, f"serve said {line!r}: {self.process.stderr.read() if not line else ''}"
+        self.port = int(found.group(1))
+        self.key = None
+        if wait:
+            line = self.process.stdout.readline()
+            assert line.startswith("ready"), f"serve said {line!r}: {self.process.stderr.read() if not line else ''}"
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def request(self, method, path, body=None, headers=None, timeout=60):
+        """(status, headers, bytes)"""
+        connection = self.connect(timeout)
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body)
+        headers = dict(headers or {})
+        if self.key:
+            headers.setdefault("Authorization", f"Bearer {self.key}")
+        try:
+            connection.request(method, path, body, headers)
+            reply = connection.getresponse()
+            return reply.status, reply.headers, reply.read()
+        finally:
+            connection.close()
+
+    def get(self, path):
+        status, _, body = self.request("GET", path)
+        assert status == 200, (path, status, body)
+        return body.decode()
+
+    def post(self, path, body, want=200, headers=None):
+        status, _, data = self.request("POST", path, body, headers)
+        assert status == want, (path, status, data)
+        return json.loads(data)
+
+    def text(self, prompt, **fields):
+        return self.post("/v1/completions", {"prompt": prompt, **fields})
+
+    def chat(self, text, **fields):
+        return self.post("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields})
+
+    def refused(self, path, body, *words, status=400):
+        """The error object of a request that must be refused."""
+        error = self.post(path, body, want=status)["error"]
+        assert set(error) == {"message", "type", "param", "code"}, error
+        for word in words:
+            assert word in error["message"], (word, error)
+        return error
+
+    def events(self, path, body):
+        """The events of a stream as objects; the last must be [DONE]."""
+        connection = self.connect()
+        try:
+            connection.request("POST", path, json.dumps({**body, "stream": True}))
+            reply = connection.getresponse()
+            data = reply.read().decode()
+            assert reply.status == 200, (reply.status, data)
+            assert reply.headers["Content-Type"].startswith("text/event-stream")
+        finally:
+            connection.close()
+        events = data.split("\n\n")
+        assert events.pop() == "" and events[-1] == "data: [DONE]", events[-2:]
+        assert all(event.startswith("data: ") and "\n" not in event for event in events)
+        return [json.loads(event[6:]) for event in events[:-1]]
+
+    def metrics(self):
+        values = {}
+        for line in self.get("/metrics").splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                values[name] = float(value)
+        return values
+
+    def settle(self, seconds=10):
+        """Waits until nothing runs; the cache must be empty then."""
+        until = time.monotonic() + seconds
+        while True:
+            m = self.metrics()
+            rest = {k: m[k] for k in ("brigade_requests_running", "brigade_requests_queued", "brigade_kv_pages_used")}
+            if not any(rest.values()) and m["brigade_http_requests_live"] == 1:
+                return m
+            assert time.monotonic() < until, (rest, m["brigade_http_requests_live"])
+            time.sleep(0.02)
+
+    def stop(self, number=signal.SIGTERM, timeout=30):
+        """Ends it politely: exit 0. Returns its stderr."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=timeout)
+        assert self.process.returncode == 0, (self.process.returncode, errors)
+        return errors
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
