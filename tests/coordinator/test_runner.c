@@ -213,7 +213,7 @@ static void company_and_chunks_change_nothing(void)
 struct crowd {
     struct runner *r;
     struct answer answers[6];
-    uint32_t first;
+    struct request_options options[6];
     int failures;
 };
 
@@ -223,8 +223,7 @@ static void *submit_some(void *context)
     uint64_t ids[6];
     struct error e;
     for (uint32_t i = 0; i < 6; i++) {
-        struct request_options o = varied(&c->answers[i], c->first + i);
-        if (runner_submit(c->r, &o, &ids[i], &e))
+        if (runner_submit(c->r, &c->options[i], &ids[i], &e))
             c->failures++;
         struct runner_status s;
         if (!runner_status(c->r, &s, &e))
@@ -244,7 +243,9 @@ static void any_thread_may_ask(void)
     struct runner *r = open_runner((struct runner_options){.threads = 1, .sequences = 6});
     REQUIRE(r);
     for (uint32_t i = 0; i < 3; i++) {
-        crowds[i] = (struct crowd){.r = r, .first = i * 6};
+        crowds[i] = (struct crowd){.r = r};
+        for (uint32_t k = 0; k < 6; k++)
+            crowds[i].options[k] = varied(&crowds[i].answers[k], i * 6 + k);
         REQUIRE(!pthread_create(&threads[i], NULL, submit_some, &crowds[i]));
     }
     int64_t until = clock_ms() + 60000;
