@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 from lab import BRIGADE, MODEL, PROMPT, Cluster, SkipTest, brigade_json, main
 
@@ -24,15 +25,18 @@ class Sniffer:
         self.socket.settimeout(0.2)
         self.flows = {}
         self.on = True
+        self.end = time.monotonic() + 120
         self.thread = threading.Thread(target=self.read)
         self.thread.start()
 
     def read(self):
-        while self.on:
+        while time.monotonic() < self.end:
             try:
                 frame, where = self.socket.recvfrom(1 << 17)
             except socket.timeout:
-                continue
+                if self.on:
+                    continue
+                return  # all that had come is read
             if where[2] == socket.PACKET_OUTGOING or frame[12:14] != b"\x08\x00" or frame[23] != 6:
                 continue
             ip = 14 + (frame[14] & 15) * 4
@@ -42,6 +46,7 @@ class Sniffer:
 
     def stop(self):
         self.on = False
+        self.end = time.monotonic() + 5  # others may talk on loopback for ever
         self.thread.join()
         self.socket.close()
         return self.flows
