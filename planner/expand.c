@@ -185,7 +185,7 @@ static bool room_left(const struct expansion *x, int done)
     int need = sp->blocks - done;
     for (int t = 0; t < sp->types && need > 0; t++)
         need -= x->left[t] * s->limits->room[(size_t)t * (size_t)sp->blocks + (size_t)done];
-    return need <= 0 && sp->left_bytes[done] <= x->room_bytes;
+    return need <= 0 && sp->left_bytes[done] <= x->room_bytes * (1 + 1e-12);
 }
 
 static int middle_stages(const struct expansion *x, search_emit *emit, void *context)

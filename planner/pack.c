@@ -10,11 +10,12 @@
 #include "base/memory.h"
 #include "planner/solver.h"
 
-enum { MOST_SETS = 6000 }; /* of one size */
+enum { MOST_SETS = 13000 }; /* of one size; 16 devices have no more */
 
 struct set {
     uint64_t used;
     double waste; /* bytes of memory left unused on its devices */
+    double room;  /* bytes of the devices not used */
     uint32_t parent;
     int16_t done, device;
 };
@@ -56,16 +57,6 @@ static int add_set(struct packing *k, const struct set *set, size_t first)
     return 0;
 }
 
-/* Whether the unused devices have the bytes for what is left. */
-static bool room_left(const struct packing *k, uint64_t used, int done)
-{
-    const struct space *s = k->s;
-    double need = s->left_bytes[done];
-    for (int t = 0; t < s->types && need > 0; t++)
-        need -= s->room_bytes[t] * (s->size[t] - __builtin_popcountll(used & s->mask[t]));
-    return need <= 0;
-}
-
 static void take(const struct packing *k, uint32_t set, int device, struct candidate *out)
 {
     int stages = 1;
@@ -102,7 +93,8 @@ static int grow(struct packing *k, uint32_t from, size_t first, struct candidate
         struct set next = {.used = base.used | UINT64_C(1) << device, .parent = from, .done = (int16_t)end,
                            .device = (int16_t)device};
         next.waste = base.waste + s->room_bytes[t] - (s->left_bytes[base.done] - s->left_bytes[end]);
-        int rc = room_left(k, next.used, end) ? add_set(k, &next, first) : 0;
+        next.room = base.room - s->room_bytes[t];
+        int rc = s->left_bytes[end] <= next.room * (1 + 1e-12) ? add_set(k, &next, first) : 0;
         if (rc)
             return rc;
     }
@@ -118,16 +110,18 @@ static int by_waste(const void *a, const void *b)
 static int run(struct packing *k, struct candidate *out)
 {
     struct set empty = {.device = -1};
+    for (int t = 0; t < k->s->types; t++)
+        empty.room += k->s->room_bytes[t] * k->s->size[t];
     int rc = add_set(k, &empty, 0);
-    size_t first = 0, last = 1;
+    size_t first = 0, last = 1, most = k->s->types > 16 ? MOST_SETS / 8 : MOST_SETS;
     while (!rc && first < last) {
         memset(k->slots, 0xff, k->slot_count * sizeof *k->slots);
         for (size_t i = first; i < last && !rc; i++)
             rc = grow(k, (uint32_t)i, last, out);
         first = last;
-        if (k->count - first > MOST_SETS) {
+        if (k->count - first > most) {
             qsort(k->sets + first, k->count - first, sizeof *k->sets, by_waste);
-            k->count = first + MOST_SETS;
+            k->count = first + most;
             k->truncated = true;
         }
         last = k->count;

@@ -47,7 +47,7 @@ struct prefill {
     struct solver *v;
     int tracks;
     bool exact; /* a track for each chunk */
-    bool brief; /* a small budget: fewer bands, once */
+    bool brief; /* a small budget or very many types: fewer bands, once */
     struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
     ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
     ticks *hop[SEARCH_MAX_TRACKS]; /* single_busy + lag, NEVER over the limit */
@@ -198,7 +198,8 @@ static int prefill_new(struct prefill **out, struct solver *v)
     if (!f)
         return ERR_NOMEM;
     f->v = v;
-    f->brief = v->max_states < 10000;
+    const struct space *s = v->space;
+    f->brief = v->max_states < 10000 || (double)s->types * s->types * s->blocks > 150000;
     int wanted = choose_chunks(f, chunks, chunk), rc = 0;
     f->exact = wanted == chunks;
     f->ways = wanted > 1 ? 2 : 1;
@@ -393,7 +394,7 @@ static void improve(struct prefill *f)
     prepare(&s, f, false);
     s.space = v->space;
     /* With few tracks the search goes by their times, and the full recursion judges what it found. */
-    int size = v->space->types * v->space->blocks, effort = f->brief ? 4 * size : size < 1300 ? 30 * size : 40000;
+    int size = v->space->types * v->space->blocks, effort = f->brief && size < 5000 ? 4 * size : size < 1300 ? 30 * size : 40000;
     if (!search_local(&s, &c, &value, effort))
         return;
     if (!f->exact)
@@ -410,7 +411,7 @@ static bool split_order(struct prefill *f)
     struct solver *v = f->v;
     const struct space *s = v->space;
     struct search search;
-    if (!f->brief || !s->has_order || s->has_counts)
+    if (!f->brief || v->max_states >= 10000 || !s->has_order || s->has_counts)
         return false;
     struct candidate c = v->found;
     ticks value = v->best;
