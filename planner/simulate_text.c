@@ -28,14 +28,14 @@ static json_t *spread_json(const struct plan_spread *s)
 json_t *plan_simulation_to_json(const struct plan_problem *p, const struct plan *plan, const struct plan_simulation *s)
 {
     json_t *o = json_object(), *machines = json_array();
-    bool ok = put(o, "utilisation", machines) & put(o, "requests", json_integer((json_int_t)s->requests)) &
-              put(o, "finished", json_integer((json_int_t)s->finished)) &
-              put(o, "refused", json_integer((json_int_t)s->refused)) & put(o, "ttft_ms", spread_json(&s->ttft)) &
-              put(o, "tpot_ms", spread_json(&s->tpot)) & put(o, "e2el_ms", spread_json(&s->e2el)) &
-              put(o, "queued_ms", spread_json(&s->queued)) & put(o, "duration_s", json_real(s->duration_s)) &
-              put(o, "tokens_per_s", json_real(s->tokens_per_s)) &
-              put(o, "requests_per_s", json_real(s->requests_per_s)) & put(o, "good", json_integer((json_int_t)s->good)) &
-              put(o, "goodput_per_s", json_real(s->goodput)) & put(o, "mean_batch", json_real(s->mean_batch)) &
+    bool ok = put(o, "utilisation", machines) && put(o, "requests", json_integer((json_int_t)s->requests)) &&
+              put(o, "finished", json_integer((json_int_t)s->finished)) &&
+              put(o, "refused", json_integer((json_int_t)s->refused)) && put(o, "ttft_ms", spread_json(&s->ttft)) &&
+              put(o, "tpot_ms", spread_json(&s->tpot)) && put(o, "e2el_ms", spread_json(&s->e2el)) &&
+              put(o, "queued_ms", spread_json(&s->queued)) && put(o, "duration_s", json_real(s->duration_s)) &&
+              put(o, "tokens_per_s", json_real(s->tokens_per_s)) &&
+              put(o, "requests_per_s", json_real(s->requests_per_s)) && put(o, "good", json_integer((json_int_t)s->good)) &&
+              put(o, "goodput_per_s", json_real(s->goodput)) && put(o, "mean_batch", json_real(s->mean_batch)) &&
               put(o, "longest_queue", json_integer((json_int_t)s->longest_queue));
     for (int i = 0; ok && i < s->machines; i++) {
         char name[160];
