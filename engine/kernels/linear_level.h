@@ -276,9 +276,13 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, s
     for (uint32_t b = 0; b < blocks; b += subs, p += panels * block_bytes) {
         const uint8_t *q = p + header_bytes(l);
         for (uint32_t g = 0; g < subs; g++, q += sub_block_bytes(l), a += T) {
-            if (fetch)
+            if (fetch) { /* each sub-block's part of a block ahead, the first also the headers' part */
+                const uint8_t *to = p + fetch + panels * g * sub_block_bytes(l);
                 for (uint32_t line = 0; line < panels * sub_block_bytes(l); line += 64)
-                    __builtin_prefetch(p + fetch + panels * g * sub_block_bytes(l) + line);
+                    __builtin_prefetch(to + line);
+                for (uint32_t line = 0; g == 0 && line < panels * header_bytes(l); line += 64)
+                    __builtin_prefetch(p + fetch + panels * 8 * sub_block_bytes(l) + line);
+            }
 #ifdef PANEL_PAIRS
             if (panels == 2) {
                 const uint8_t *const both[2] = {q, q + block_bytes};
