@@ -55,6 +55,14 @@ static void limit_line(struct buffer *out, const struct plan_problem *p, const s
                   plan_limit_text(p, plan, text), part * 1e3, objective_text(plan->objective), plan->value_s * 1e3);
 }
 
+/* ", 3.1 % slower": under a constraint (a number of stages asked for) another value may be the better one. */
+static void compare(struct buffer *out, double value_s, double plan_s)
+{
+    bool slower = value_s >= plan_s;
+    buffer_printf(out, ", %.3g %% %s", slower ? percent(value_s, plan_s) : 100 * (1 - value_s / plan_s),
+                  slower ? "slower" : "faster");
+}
+
 static void single_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
                         const struct plan_reasons *why)
 {
@@ -70,7 +78,8 @@ static void single_line(struct buffer *out, const struct plan_problem *p, const 
     }
     buffer_printf(out, "one node: %s alone would give ", name);
     value_text(out, p, plan, one->value_s);
-    buffer_printf(out, ", %.3g %% slower than this plan\n", percent(one->value_s, plan->value_s));
+    compare(out, one->value_s, plan->value_s);
+    buffer_puts(out, " than this plan\n");
 }
 
 static void next_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
@@ -84,7 +93,7 @@ static void next_line(struct buffer *out, const struct plan_problem *p, const st
     sequence(out, p, &why->next);
     buffer_puts(out, " gives ");
     value_text(out, p, plan, why->next.value_s);
-    buffer_printf(out, ", %.3g %% slower", percent(why->next.value_s, plan->value_s));
+    compare(out, why->next.value_s, plan->value_s);
     if (plan_gap_percent(&why->next) > 0)
         buffer_printf(out, " (proven within %.2g %%)", plan_gap_percent(&why->next));
     buffer_putc(out, '\n');
