@@ -53,7 +53,7 @@ int scheduler_create(const struct scheduler_options *o, struct scheduler **out, 
     for (uint32_t i = 0; i < o->in_flight; i++)
         if (!(s->sent[i].spans = mem_zalloc(o->sequences, sizeof *s->sent[i].spans)))
             goto nomem;
-    int rc = pages_create(o->pages, &s->pool, err);
+    int rc = prefix_create(o->pages, o->page_tokens, &s->pages, err);
     if (rc) {
         scheduler_destroy(s);
         return rc;
@@ -85,7 +85,7 @@ void scheduler_destroy(struct scheduler *s)
     mem_free(s->spans);
     mem_free(s->sampling);
     mem_free(s->bias);
-    pages_destroy(s->pool);
+    prefix_destroy(s->pages);
     mem_free(s);
 }
 
@@ -114,17 +114,23 @@ static void count_end(struct scheduler *s, const struct request *r)
     }
 }
 
+static void drop_pages(struct scheduler *s, struct running *run)
+{
+    /* The end of the sequence first, so that it is older than its beginning. */
+    for (uint32_t i = run->page_count; i-- > 0;)
+        prefix_drop(s->pages, run->pages[i]);
+    s->promised -= run->page_limit - run->page_count;
+    mem_free(run->pages);
+}
+
 static void drop_running(struct scheduler *s, uint32_t index)
 {
     struct running *run = &s->running[index];
-    for (uint32_t i = 0; i < run->page_count; i++)
-        pages_drop(s->pool, run->pages[i]);
-    s->reserved -= run->page_limit;
-    if (run->submitted && s->release_count < 2 * s->o.sequences)
+    if (run->started && s->release_count < 2 * s->o.sequences)
         s->release[s->release_count++] = run->sequence;
     count_end(s, run->request);
     request_destroy(run->request);
-    mem_free(run->pages);
+    drop_pages(s, run);
     s->running_count--;
     memmove(run, run + 1, (s->running_count - index) * sizeof *run);
 }
@@ -264,6 +270,16 @@ static int take_span(struct scheduler *s, struct running *run, const struct sent
     return request_push(run->request, &sampled, now_us, err);
 }
 
+/* Pages that are computed whole now may serve others. */
+static void keep_prefix(struct scheduler *s, struct running *run, const struct sent_span *sent)
+{
+    uint32_t count, whole = (sent->first + sent->count) / s->o.page_tokens, before = run->computed / s->o.page_tokens;
+    const int32_t *tokens = request_tokens(run->request, &count);
+    run->computed = sent->first + sent->count;
+    if (whole > before)
+        prefix_keep(s->pages, run->pages, whole - 1, tokens);
+}
+
 void scheduler_result(struct scheduler *s, const struct frame_result *result, int64_t now_us)
 {
     uint32_t index = 0, at = 0;
@@ -285,6 +301,8 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
             rc = error_set(&error, result->error_code, "%s", result->error_text ? result->error_text : "");
         else
             rc = take_span(s, run, sent, find_span(result, sent->sequence, &at), now_us, &error);
+        if (!rc)
+            keep_prefix(s, run, sent);
         if (rc)
             request_finish(run->request, FINISH_ERROR, &error, now_us);
         else if (!run->under_way && !running_positions_left(run) && !request_asked(run->request)->max_tokens)
@@ -301,14 +319,18 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 
 void scheduler_restart(struct scheduler *s)
 {
+    uint32_t n = s->running_count;
     s->sent_count = 0;
     s->release_count = 0;
-    for (uint32_t i = 0; i < s->running_count; i++) {
-        struct running *run = &s->running[i];
-        run->submitted = run->under_way = run->pages_sent = 0;
-        run->waits_for_token = run->sampling_sent = false;
-        run->hash = HASH_TOKENS_START;
+    /* Back to the head of the queue; they are admitted again in the same order, and computed from their tokens. */
+    memmove(s->queue + n, s->queue, s->queued * sizeof *s->queue);
+    for (uint32_t i = 0; i < n; i++) {
+        s->queue[i] = s->running[i].request;
+        drop_pages(s, &s->running[i]);
     }
+    s->queued += n;
+    s->running_count = 0;
+    prefix_clear(s->pages);
 }
 
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
@@ -318,9 +340,11 @@ void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
         .queued = s->queued,
         .in_flight = s->sent_count,
         .in_flight_max = s->o.in_flight,
-        .pages = pages_total(s->pool),
-        .pages_used = pages_total(s->pool) - pages_free(s->pool),
-        .pages_reserved = s->reserved,
+        .pages = prefix_total(s->pages),
+        .pages_used = prefix_total(s->pages) - prefix_available(s->pages),
+        .pages_promised = s->promised,
+        .pages_idle = prefix_idle(s->pages),
+        .tokens_shared = s->tokens_shared,
         .tokens_in = s->tokens_in,
         .tokens_out = s->tokens_out,
         .done = s->done,

@@ -66,7 +66,9 @@ void scheduler_restart(struct scheduler *s);
 
 struct scheduler_counts {
     uint32_t running, queued, in_flight, in_flight_max;
-    uint32_t pages, pages_used, pages_reserved;
+    uint32_t pages, pages_used;          /* all, and those of running sequences */
+    uint32_t pages_promised, pages_idle; /* what those may yet take; kept prefixes that nobody uses now */
+    uint64_t tokens_shared;              /* prompt tokens that were not computed again */
     uint64_t tokens_in, tokens_out, done, failed, cancelled; /* prompt tokens computed, tokens generated, requests */
 };
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out);

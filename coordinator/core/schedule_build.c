@@ -39,25 +39,63 @@ static uint32_t next_in_queue(const struct scheduler *s)
     return best;
 }
 
+/* Begins a sequence on the kept pages that hold its first tokens; at least one position is left to compute. Asked for
+ * scores, it computes everything. Called again until its first span goes out, for more may have been computed. */
+static void start_on_prefix(struct scheduler *s, struct running *run)
+{
+    uint32_t count, most;
+    const int32_t *tokens = request_tokens(run->request, &count);
+    if (request_asked(run->request)->scores)
+        return;
+    most = (count - 1) / s->o.page_tokens;
+    for (uint32_t i = run->page_count; i-- > 0;)
+        prefix_drop(s->pages, run->pages[i]);
+    s->promised += run->page_count;
+    run->page_count = prefix_share(s->pages, tokens, most < run->page_limit ? most : run->page_limit, run->pages);
+    s->promised -= run->page_count;
+    run->submitted = run->computed = run->page_count * s->o.page_tokens;
+    run->hash = hash_tokens(HASH_TOKENS_START, tokens, run->submitted);
+}
+
+/* Whether an earlier sequence is computing pages that this one could start on: then it waits for them. */
+static bool awaits_prefix(const struct scheduler *s, uint32_t index)
+{
+    const struct running *run = &s->running[index];
+    uint32_t count;
+    const int32_t *tokens = request_tokens(run->request, &count);
+    for (uint32_t i = 0; i < index && !request_asked(run->request)->scores; i++) {
+        const struct running *other = &s->running[i];
+        uint32_t limit = request_prompt_count(other->request), same = 0, unused;
+        const int32_t *theirs = request_tokens(other->request, &unused);
+        limit = limit < count - 1 ? limit : count - 1;
+        while (same < limit && tokens[same] == theirs[same])
+            same++;
+        same -= same % s->o.page_tokens;
+        if (same > run->submitted && other->computed < same)
+            return true;
+    }
+    return false;
+}
+
 static int admit(struct scheduler *s, struct error *err)
 {
     while (s->queued && s->running_count < s->o.sequences) {
         uint32_t index = next_in_queue(s);
-        struct request *r = s->queue[index];
-        uint32_t want = pages_wanted(s, r);
-        if (s->reserved + want > s->o.pages)
+        struct running run = {.request = s->queue[index], .page_limit = pages_wanted(s, s->queue[index])};
+        if (!(run.pages = mem_resize(NULL, run.page_limit, sizeof *run.pages)))
+            return error_set(err, ERR_NOMEM, "out of memory for a page table of %u entries", run.page_limit);
+        s->promised += run.page_limit;
+        run.hash = HASH_TOKENS_START;
+        start_on_prefix(s, &run);
+        if (s->promised > prefix_available(s->pages)) {
+            for (uint32_t i = run.page_count; i-- > 0;)
+                prefix_drop(s->pages, run.pages[i]);
+            s->promised -= run.page_limit - run.page_count;
+            mem_free(run.pages);
             return 0; /* it waits, and nobody overtakes it: so it will come */
-        uint32_t *table = mem_resize(NULL, want, sizeof *table);
-        if (!table)
-            return error_set(err, ERR_NOMEM, "out of memory for a page table of %u entries", want);
-        s->running[s->running_count++] = (struct running){
-            .sequence = s->next_sequence++,
-            .request = r,
-            .pages = table,
-            .page_limit = want,
-            .hash = HASH_TOKENS_START,
-        };
-        s->reserved += want;
+        }
+        run.sequence = s->next_sequence++;
+        s->running[s->running_count++] = run;
         s->queued--;
         memmove(&s->queue[index], &s->queue[index + 1], (s->queued - index) * sizeof *s->queue);
     }
@@ -114,7 +152,7 @@ static int reserve_biases(struct scheduler *s, struct error *err)
 {
     uint32_t want = 0;
     for (uint32_t i = 0; i < s->running_count; i++)
-        if (!s->running[i].sampling_sent)
+        if (!s->running[i].started)
             want += request_asked(s->running[i].request)->sampling.bias_count;
     if (want <= s->bias_capacity)
         return 0;
@@ -146,25 +184,27 @@ static int add_span(struct scheduler *s, struct running *run, uint32_t most, str
         .sequence = run->sequence,
         .first = first,
         .count = count,
-        .known = first,
+        .known = run->started ? first : 0, /* what the pages it starts on stand for is told, too */
         .want = want,
         .next_token = want == WANT_SCORES ? tokens[first + count] : -1,
-        .tokens = tokens + first,
+        .tokens = tokens + (run->started ? first : 0),
     };
-    if (!run->sampling_sent) {
+    if (!run->started) {
         struct frame_sampling *sampling = &s->sampling[work->span_count];
         int rc = fill_sampling(s, &asked->sampling, sampling, biases, err);
         if (rc)
             return rc;
         span->sampling = sampling;
-        run->sampling_sent = true;
+        run->started = true;
+        s->tokens_shared += first;
     }
     uint32_t pages = (first + count + s->o.page_tokens - 1) / s->o.page_tokens;
     while (run->page_count < pages) {
-        if (run->page_count == run->page_limit || pages_take(s->pool, &run->pages[run->page_count]))
-            return error_set(err, ERR_INTERNAL, "sequence %u needs page %u of %u reserved", run->sequence, pages,
+        if (run->page_count == run->page_limit || prefix_take(s->pages, &run->pages[run->page_count]))
+            return error_set(err, ERR_INTERNAL, "sequence %u needs page %u of %u promised", run->sequence, pages,
                              run->page_limit);
         run->page_count++;
+        s->promised--;
     }
     span->page_offset = run->pages_sent;
     span->page_count = pages > run->pages_sent ? pages - run->pages_sent : 0;
@@ -227,6 +267,11 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     for (uint32_t i = 0; i < s->running_count && budget && work.span_count < s->o.sequences; i++) {
         struct running *run = &s->running[i];
         uint32_t before = work.tokens;
+        if (!run->started) {
+            if (awaits_prefix(s, i))
+                continue;
+            start_on_prefix(s, run);
+        }
         if (decodes(run) || !running_positions_left(run))
             continue;
         request_started(run->request, now_us);
@@ -237,7 +282,7 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     if (!work.span_count)
         return 0;
     for (uint32_t i = 0; i < work.span_count; i++)
-        work.token_bytes += work.spans[i].count * sizeof(int32_t);
+        work.token_bytes += (work.spans[i].first + work.spans[i].count - work.spans[i].known) * sizeof(int32_t);
     work.release_count = s->release_count;
     work.release = memcpy(s->released, s->release, s->release_count * sizeof *s->release);
     s->release_count = 0;

@@ -2,7 +2,7 @@
 #ifndef BRIGADE_COORDINATOR_CORE_SCHEDULE_STATE_H
 #define BRIGADE_COORDINATOR_CORE_SCHEDULE_STATE_H
 
-#include "coordinator/core/pages.h"
+#include "coordinator/core/prefix.h"
 #include "coordinator/core/schedule.h"
 #include "engine/model/stage.h"
 
@@ -10,10 +10,11 @@
 struct running {
     uint32_t sequence;
     struct request *request;
-    uint32_t submitted;     /* positions handed to the pipe */
+    bool started;           /* its first span was handed over */
+    uint32_t submitted;     /* positions handed to the pipe, or held by the pages it started on */
+    uint32_t computed;      /* positions whose result is back */
     uint32_t under_way;     /* spans handed over whose result is not back */
     bool waits_for_token;   /* the last of them will bring one */
-    bool sampling_sent;
     uint32_t *pages;
     uint32_t page_count, page_limit, pages_sent;
     uint64_t hash;          /* of the submitted tokens */
@@ -32,8 +33,8 @@ struct sent_batch {
 
 struct scheduler {
     struct scheduler_options o;
-    struct page_pool *pool;
-    uint32_t reserved;
+    struct prefix_cache *pages;
+    uint32_t promised;      /* pages that running sequences may yet take */
     struct request **queue; /* in order of arrival */
     uint32_t queued;
     struct running *running; /* in order of admission */
@@ -49,7 +50,7 @@ struct scheduler {
     struct frame_sampling *sampling;
     struct frame_bias *bias;
     uint32_t bias_capacity;
-    uint64_t tokens_in, tokens_out, done, failed, cancelled;
+    uint64_t tokens_shared, tokens_in, tokens_out, done, failed, cancelled;
 };
 
 /* Positions this sequence has yet to hand over; 0 while it waits for a token. */

@@ -6,10 +6,11 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "coordinator/core/pages.h"
+#include "coordinator/core/prefix.h"
 #include "coordinator/core/schedule.h"
 #include "engine/model/stage.h"
 
-enum { VOCABULARY = 1000, PAGE = 8, CONTEXT = 96, LIVES = 64, FLIGHT_MAX = 8, SPANS = 32 };
+enum { VOCABULARY = 1000, PAGE = 8, CONTEXT = 96, LIVES = 64, FLIGHT_MAX = 8, SPANS = 32, PAGES_MAX = 256 };
 
 static uint64_t seed;
 
@@ -60,8 +61,10 @@ struct flight {
 struct pipe {
     struct life lives[LIVES];
     struct flight flights[FLIGHT_MAX];
-    uint32_t under_way, deepest, widest;
-    uint32_t pages;
+    uint32_t under_way;
+    uint32_t pages, computed;
+    uint64_t holds[PAGES_MAX][PAGE]; /* running token hash after each position that a page stands for */
+    uint32_t filled[PAGES_MAX];
 };
 
 static struct life *find_life(struct pipe *p, uint32_t sequence)
@@ -87,7 +90,7 @@ static float score(const int32_t *tokens, uint32_t n, int32_t next)
 static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_tokens)
 {
     struct flight *f = &p->flights[p->under_way];
-    uint32_t tokens = 0;
+    uint32_t tokens = 0, listed = 0;
     REQUIRE(p->under_way < FLIGHT_MAX && w->span_count <= SPANS && w->span_count);
     for (uint32_t i = 0; i < w->release_count; i++) {
         struct life *l = find_life(p, w->release[i]);
@@ -100,35 +103,42 @@ static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_t
         const struct frame_span *s = &w->spans[i];
         struct life *l = find_life(p, s->sequence);
         if (!l) {
-            CHECK_INT(s->first, 0);
+            CHECK_INT(s->known, 0);
             l = find_life(p, 0);
             REQUIRE(l);
-            *l = (struct life){.sequence = s->sequence, .hash = HASH_TOKENS_START};
+            *l = (struct life){.sequence = s->sequence};
         }
         for (uint32_t k = 0; k < i; k++)
             CHECK(w->spans[k].sequence != s->sequence);
-        if (s->first == 0 && l->length) { /* replay */
-            l->length = 0;
-            l->hash = HASH_TOKENS_START;
-        }
-        CHECK_INT(s->first, l->length);
-        CHECK_INT(s->known, s->first);
+        CHECK(s->known == l->length && s->known <= s->first);
         REQUIRE(s->count && s->first + s->count <= CONTEXT);
         for (uint32_t k = 0; k < s->page_count; k++) {
             REQUIRE(s->page_offset + k < CONTEXT / PAGE);
-            CHECK(s->pages[k] < p->pages);
+            REQUIRE(s->pages[k] < p->pages);
             l->pages[s->page_offset + k] = s->pages[k];
         }
         if (s->page_count)
             l->page_count = s->page_offset + s->page_count;
         CHECK(l->page_count * PAGE >= s->first + s->count);
-        memcpy(l->tokens + s->first, s->tokens, s->count * sizeof *s->tokens);
         l->length = s->first + s->count;
-        l->hash = hash_tokens(l->hash, s->tokens, s->count);
+        memcpy(l->tokens + s->known, s->tokens, (l->length - s->known) * sizeof *s->tokens);
+        l->hash = HASH_TOKENS_START;
+        for (uint32_t k = 0; k < l->length; k++) { /* what it builds on is there; what it computes is written */
+            uint32_t page = l->pages[k / PAGE], slot = k % PAGE;
+            l->hash = hash_token(l->hash, l->tokens[k]);
+            if (k < s->first) {
+                CHECK(p->filled[page] > slot && p->holds[page][slot] == l->hash);
+            } else {
+                p->holds[page][slot] = l->hash;
+                p->filled[page] = slot + 1;
+            }
+        }
         CHECK(l->hash == s->hash);
         l->sampled |= s->sampling != NULL;
         CHECK(l->sampled);
+        const int32_t *own = s->tokens + (s->first - s->known);
         tokens += s->count;
+        listed += l->length - s->known;
         if (s->want == WANT_NOTHING)
             continue;
         struct frame_span_result *r = &f->spans[f->span_count];
@@ -139,7 +149,7 @@ static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_t
             r->float_count = s->count;
             for (uint32_t k = 0; k < s->count; k++)
                 f->floats[f->span_count][k] = score(l->tokens, s->first + k + 1,
-                                                    k + 1 < s->count ? s->tokens[k + 1] : s->next_token);
+                                                    k + 1 < s->count ? own[k + 1] : s->next_token);
         }
         if (s->want == WANT_LOGITS) {
             r->float_count = 1;
@@ -149,17 +159,18 @@ static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_t
         f->span_count++;
     }
     CHECK_INT(w->tokens, tokens);
-    CHECK_INT(w->token_bytes, tokens * 4);
+    CHECK_INT(w->token_bytes, listed * 4);
     CHECK(tokens <= max_tokens);
-    /* No page in two hands. */
-    for (int a = 0; a < LIVES; a++)
-        for (int b = a + 1; b < LIVES; b++)
-            for (uint32_t i = 0; p->lives[a].sequence && p->lives[b].sequence && i < p->lives[a].page_count; i++)
-                for (uint32_t k = 0; k < p->lives[b].page_count; k++)
-                    CHECK(p->lives[a].pages[i] != p->lives[b].pages[k]);
+    p->computed += tokens;
+    for (int a = 0; a < LIVES; a++) { /* nobody wrote into another's pages */
+        uint64_t hash = HASH_TOKENS_START;
+        for (uint32_t k = 0; p->lives[a].sequence && k < p->lives[a].length; k++) {
+            uint32_t page = p->lives[a].pages[k / PAGE], slot = k % PAGE;
+            hash = hash_token(hash, p->lives[a].tokens[k]);
+            CHECK(p->filled[page] > slot && p->holds[page][slot] == hash);
+        }
+    }
     p->under_way++;
-    p->deepest = p->under_way > p->deepest ? p->under_way : p->deepest;
-    p->widest = f->span_count > p->widest ? f->span_count : p->widest;
 }
 
 static void pipe_answer(struct pipe *p, struct scheduler *s, int64_t now)
@@ -251,13 +262,17 @@ static struct request *make(struct asked *a, uint64_t id, int64_t now)
     return r;
 }
 
-static void random_request(struct asked *a)
+static void random_request(struct asked *a, const struct asked *other)
 {
     *a = (struct asked){.prompt_count = 1 + below(CONTEXT - 1), .client = below(4)};
     if (below(2))
         a->prompt_count = 1 + below(8);
     for (uint32_t i = 0; i < a->prompt_count; i++)
         a->prompt[i] = (int32_t)below(VOCABULARY);
+    if (other && below(2)) { /* begins like another one */
+        uint32_t same = 1 + below(other->prompt_count);
+        memcpy(a->prompt, other->prompt, (same < a->prompt_count ? same : a->prompt_count) * sizeof *a->prompt);
+    }
     switch (below(6)) {
     case 0:
         a->logits = true;
@@ -296,7 +311,7 @@ static void one_random_run(uint64_t start)
         bool moved = false;
         if (submitted < REQUESTS && below(3) == 0) {
             struct asked *a = &asked[submitted];
-            random_request(a);
+            random_request(a, submitted ? &asked[below(submitted)] : NULL);
             struct request *r = make(a, submitted + 1, now);
             if (!r)
                 break;
@@ -314,7 +329,7 @@ static void one_random_run(uint64_t start)
         }
         if (below(60) == 0) {
             scheduler_restart(s);
-            p = (struct pipe){.pages = o.pages, .deepest = p.deepest, .widest = p.widest};
+            p = (struct pipe){.pages = o.pages};
         }
         while (below(4) && p.under_way < o.in_flight + 1) {
             struct frame_work w;
@@ -341,7 +356,7 @@ static void one_random_run(uint64_t start)
     struct scheduler_counts counts;
     scheduler_count(s, &counts);
     CHECK_INT(counts.pages_used, 0);
-    CHECK_INT(counts.pages_reserved, 0);
+    CHECK_INT(counts.pages_promised, 0);
     CHECK_INT(counts.running + counts.queued, 0);
     CHECK_INT(counts.done + counts.failed + counts.cancelled, submitted);
     CHECK_INT(counts.failed, 0);
@@ -523,6 +538,112 @@ static void bounds_and_deadlines_hold(void)
     scheduler_destroy(s);
 }
 
+/* Answers everything until nobody is busy. */
+static void drain(struct scheduler *s, struct pipe *p)
+{
+    struct frame_work w;
+    for (int round = 0; round < 10000 && scheduler_busy(s); round++) {
+        while (scheduler_next(s, round, &w, NULL) == 1)
+            pipe_take(p, &w, 100000);
+        if (p->under_way)
+            pipe_answer(p, s, round);
+    }
+    CHECK(!scheduler_busy(s));
+}
+
+static void shared_beginnings_are_computed_once(void)
+{
+    struct scheduler_options o = {.pages = 200, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 10, .queue = 20,
+                                  .chunk_tokens = 32, .groups = 2, .in_flight = 3};
+    static struct asked asked[12];
+    static struct pipe p;
+    struct scheduler *s = NULL;
+    struct scheduler_counts counts;
+    REQUIRE(!scheduler_create(&o, &s, NULL));
+    p = (struct pipe){.pages = o.pages};
+    for (int i = 0; i < 10; i++) { /* ten at once: 64 tokens alike, 4 of their own */
+        asked[i] = (struct asked){.prompt_count = 68, .max_tokens = 1, .client = (uint64_t)i};
+        for (int k = 0; k < 68; k++)
+            asked[i].prompt[k] = k < 64 ? k : 100 * i + k;
+        REQUIRE(!scheduler_submit(s, make(&asked[i], (uint64_t)i + 1, 1), NULL));
+    }
+    drain(s, &p);
+    CHECK_INT(p.computed, 64 + 10 * 4);
+    for (int i = 0; i < 10; i++)
+        check_tokens(&asked[i]);
+
+    /* The same again, later: at least one token is computed anew. */
+    p.computed = 0;
+    asked[10] = asked[3];
+    asked[10].tokens = asked[10].finishes = 0;
+    REQUIRE(!scheduler_submit(s, make(&asked[10], 11, 1), NULL));
+    drain(s, &p);
+    CHECK_INT(p.computed, 4);
+    check_tokens(&asked[10]);
+    scheduler_count(s, &counts);
+    CHECK_INT(counts.tokens_shared, 9 * 64 + 64);
+    CHECK_INT(counts.pages_used, 0);
+    CHECK_INT(counts.pages_idle, 8); /* no page of the tails is whole */
+
+    /* Scores need every position. */
+    p.computed = 0;
+    asked[11] = (struct asked){.prompt_count = 68, .scores = true};
+    memcpy(asked[11].prompt, asked[3].prompt, sizeof asked[3].prompt);
+    REQUIRE(!scheduler_submit(s, make(&asked[11], 12, 1), NULL));
+    drain(s, &p);
+    CHECK_INT(p.computed, 67);
+
+    /* New stages know nothing. */
+    scheduler_restart(s);
+    p = (struct pipe){.pages = o.pages};
+    asked[10].tokens = asked[10].finishes = 0;
+    REQUIRE(!scheduler_submit(s, make(&asked[10], 13, 1), NULL));
+    drain(s, &p);
+    CHECK_INT(p.computed, 68);
+    check_tokens(&asked[10]);
+    scheduler_destroy(s);
+}
+
+static void prefixes_give_way_from_their_ends(void)
+{
+    struct prefix_cache *c = NULL;
+    int32_t a[4 * PAGE], b[4 * PAGE];
+    uint32_t pages[4], more[4], page;
+    for (int i = 0; i < 4 * PAGE; i++) {
+        a[i] = i;
+        b[i] = i < PAGE ? i : 1000 + i;
+    }
+    REQUIRE(!prefix_create(6, PAGE, &c, NULL));
+    for (int i = 0; i < 4; i++)
+        REQUIRE(!prefix_take(c, &pages[i]));
+    prefix_keep(c, pages, 3, a);
+    CHECK_INT(prefix_available(c), 2);
+    for (int i = 3; i >= 0; i--)
+        prefix_drop(c, pages[i]);
+    CHECK_INT(prefix_available(c), 6);
+    CHECK_INT(prefix_idle(c), 4);
+    CHECK_INT(prefix_share(c, a, 4, more), 4);
+    CHECK(!memcmp(pages, more, sizeof pages));
+    CHECK_INT(prefix_idle(c), 0);
+    for (int i = 0; i < 4; i++)
+        prefix_drop(c, more[i]);
+    CHECK_INT(prefix_share(c, b, 4, more), 1); /* alike for one page only */
+    prefix_drop(c, more[0]);
+    CHECK_INT(prefix_share(c, a + 1, 3, more), 0);
+    for (int i = 0; i < 3; i++) /* two free ones, then the end of the prefix */
+        REQUIRE(!prefix_take(c, &page));
+    CHECK_INT(page, pages[3]);
+    CHECK_INT(prefix_share(c, a, 4, more), 3);
+    CHECK_INT(prefix_take(c, &page), ERR_BUSY); /* what is in use stays */
+    for (int i = 0; i < 3; i++)
+        prefix_drop(c, more[i]);
+    prefix_clear(c);
+    CHECK_INT(prefix_idle(c), 0);
+    CHECK_INT(prefix_available(c), 3);
+    CHECK_INT(prefix_share(c, a, 4, more), 0);
+    prefix_destroy(c);
+}
+
 static const struct check_test tests[] = {
     {"pages come and go", pages_come_and_go},
     {"random requests all end well", random_requests_all_end_well},
@@ -531,6 +652,8 @@ static const struct check_test tests[] = {
     {"a long prompt does not stall others", a_long_prompt_does_not_stall_others},
     {"clients share fairly", clients_share_fairly},
     {"bounds and deadlines hold", bounds_and_deadlines_hold},
+    {"shared beginnings are computed once", shared_beginnings_are_computed_once},
+    {"prefixes give way from their ends", prefixes_give_way_from_their_ends},
 };
 
 CHECK_MAIN(tests)
