@@ -154,7 +154,9 @@ struct runner_status {
     enum runner_phase phase;
     uint64_t epoch;
     uint32_t running, queued;
-    uint32_t pages, pages_used;
+    uint32_t pages, pages_used;               /* all, and those that requests hold */
+    uint32_t pages_idle;                      /* kept for prompts that begin like earlier ones */
+    uint64_t tokens_shared;                   /* prompt tokens that were found there and not computed again */
     uint32_t microbatches, microbatches_max; /* in flight */
     uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;
     double round_seconds;     /* of a decoding micro-batch through all stages and back; median, 0 unknown */

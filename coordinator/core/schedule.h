@@ -9,6 +9,9 @@
  * Admission reserves the pages of the whole answer, so a running sequence never lacks one. Pages of a finished or
  * cancelled request are free at once: the stages are told with the next micro-batch, before its spans are applied.
  *
+ * A prompt that begins like an earlier one starts on that one's pages (prefix.h), and waits for them while they are being
+ * computed.
+ *
  * Pure: no clock, no socket, no lock; it speaks in the frames' own structs. One owner thread. */
 #ifndef BRIGADE_COORDINATOR_CORE_SCHEDULE_H
 #define BRIGADE_COORDINATOR_CORE_SCHEDULE_H

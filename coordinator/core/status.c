@@ -74,6 +74,8 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
     s->queued = counts.queued;
     s->pages = counts.pages;
     s->pages_used = counts.pages_used;
+    s->pages_idle = counts.pages_idle;
+    s->tokens_shared = counts.tokens_shared;
     s->microbatches = counts.in_flight;
     s->microbatches_max = counts.in_flight_max;
     s->tokens_in = counts.tokens_in;

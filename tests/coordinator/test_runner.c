@@ -189,6 +189,7 @@ static void all_at_once(struct runner *r)
     REQUIRE(!runner_status(r, &s, &e));
     CHECK_INT(s.pages_used, 0);
     CHECK_INT(s.running + s.queued, 0);
+    CHECK_INT(s.tokens_shared, 0); /* no prompt here is longer than a page */
     CHECK(s.stage_count && s.stages[0].microbatches > 0);
     runner_status_free(&s);
 }
@@ -262,6 +263,34 @@ static void any_thread_may_ask(void)
         if (crowds[i / 6].answers[i % 6].reason != FINISH_CANCELLED)
             same(&crowds[i / 6].answers[i % 6], i);
     }
+    runner_close(r);
+}
+
+/* The same long prompt again starts on the first one's pages, and says the same. */
+static void a_prompt_is_computed_once(void)
+{
+    static struct answer first, again;
+    int32_t prompt[200];
+    struct error e = {0};
+    for (int i = 0; i < 200; i++)
+        prompt[i] = 3 + (int32_t)(hash_mix64((uint64_t)i) % 2000);
+    struct runner *r = open_runner((struct runner_options){.threads = 1, .split = (uint32_t[]){3, 5}, .split_count = 2});
+    REQUIRE(r);
+    for (int round = 0; round < 2; round++) {
+        struct request_options o = ask(round ? &again : &first, 1, 40);
+        o.prompt = prompt;
+        o.prompt_count = 200;
+        answer_one(r, o);
+    }
+    CHECK_INT(again.count, 40);
+    CHECK(!memcmp(first.tokens, again.tokens, sizeof first.tokens));
+    CHECK_TEXT(again.text, first.text);
+    struct runner_status s;
+    REQUIRE(!runner_status(r, &s, &e));
+    CHECK_INT(s.tokens_shared, 192);
+    CHECK(s.pages_idle >= 6);
+    CHECK_INT(s.pages_used, 0);
+    runner_status_free(&s);
     runner_close(r);
 }
 
@@ -437,6 +466,7 @@ static const struct check_test tests[] = {
     {"one at a time", one_at_a_time},
     {"company and chunks change nothing", company_and_chunks_change_nothing},
     {"any thread may ask", any_thread_may_ask},
+    {"a prompt is computed once", a_prompt_is_computed_once},
     {"bounds are told", bounds_are_told},
     {"wrong openings are told", wrong_openings_are_told},
     {"predictions come when asked for", predictions_come_when_asked_for},
