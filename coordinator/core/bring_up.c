@@ -26,7 +26,7 @@ static struct planning_input planning_of(const struct runner *r)
     };
 }
 
-/* ---- In this process ------------------------------------------------------------------------------------------------ */
+/* ---- In this process --------------------------------------------------------------------------------------------- */
 
 static void pass_progress(void *context, const char *what, uint64_t done, uint64_t total)
 {
@@ -43,8 +43,8 @@ static int plan_here(struct runner *r, const uint32_t *split, uint32_t stages, s
     const struct control_message *profile = pipeline_local_profile(r->pipe);
     for (uint32_t i = 0; i < stages; i++) {
         snprintf(names[i], sizeof names[i], stages > 1 ? "this process %u" : "this process", i + 1);
-        nodes[i] = (struct planning_node){.name = names[i], .memory_bytes = pipeline_local_admissible(r->pipe),
-                                          .profile = profile};
+        nodes[i] = (struct planning_node){
+            .name = names[i], .memory_bytes = pipeline_local_admissible(r->pipe), .profile = profile};
         order[i] = (int)i;
         counts[i] = (int)split[i];
     }
@@ -108,7 +108,7 @@ int bring_up_here(struct runner *r, struct error *err)
     return rc;
 }
 
-/* ---- On a cluster --------------------------------------------------------------------------------------------------- */
+/* ---- On a cluster ------------------------------------------------------------------------------------------------ */
 
 int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err)
 {
@@ -120,11 +120,11 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     int rc = nodes && links ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
     for (uint32_t a = 0; a < n && !rc; a++) {
         const struct cluster_node *node = cluster_node_at(r->cluster, a);
-        nodes[a] = (struct planning_node){.name = node->name, .memory_bytes = node->memory_bytes,
-                                          .rtt_seconds = node->rtt_seconds,
-                                          .profile = node->profiled
-                                                         ? &cluster_node_at(r->cluster, node->profile_of)->profile
-                                                         : NULL};
+        nodes[a] = (struct planning_node){
+            .name = node->name,
+            .memory_bytes = node->memory_bytes,
+            .rtt_seconds = node->rtt_seconds,
+            .profile = node->profiled ? &cluster_node_at(r->cluster, node->profile_of)->profile : NULL};
         for (uint32_t b = 0; b < n; b++) {
             struct planning_link *l = &links[a * n + b];
             cluster_link_between(r->cluster, a, b, &l->bytes_per_s, &l->rtt_seconds, NULL);
@@ -175,7 +175,8 @@ static int gather_nodes(struct runner *r, struct cluster_node_options **nodes, u
     } else {
         uint32_t blocks = r->model ? model_info(r->model)->blocks : 0;
         if (r->o.stages > blocks || r->o.stages > PLAN_MAX_DEVICES)
-            return error_set(err, ERR_USAGE, "%u stages are too many: the model has %u blocks, and %d workers are the most",
+            return error_set(err, ERR_USAGE,
+                             "%u stages are too many: the model has %u blocks, and %d workers are the most",
                              r->o.stages, blocks, PLAN_MAX_DEVICES);
         int rc = key_generate(&r->key, err);
         if (rc)

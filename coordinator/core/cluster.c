@@ -21,7 +21,7 @@ void cluster_actions_free(struct cluster_actions *a)
     *a = (struct cluster_actions){0};
 }
 
-/* ---- Creation ------------------------------------------------------------------------------------------------------ */
+/* ---- Creation ---------------------------------------------------------------------------------------------------- */
 
 /* Length of "tcp://host" in an endpoint. */
 static size_t host_length(const char *endpoint)
@@ -122,7 +122,7 @@ void cluster_destroy(struct cluster *c)
     mem_free(c);
 }
 
-/* ---- Actions -------------------------------------------------------------------------------------------------------- */
+/* ---- Actions ----------------------------------------------------------------------------------------------------- */
 
 struct cluster_action *cluster_act(struct cluster *c, enum cluster_action_kind kind, uint32_t node)
 {
@@ -184,7 +184,8 @@ void cluster_lose(struct cluster *c, uint32_t node, const char *why)
     snprintf(m->node.detail, sizeof m->node.detail, "%s", why);
     if (c->goal == CLUSTER_LOOK || (c->phase == CLUSTER_IS_READY && !m->node.has_stage))
         return; /* nobody depends on it */
-    cluster_fail(c, ERR_LOST, "worker \"%s\" was lost (%s) while %s; check its power, network and log, then start again",
+    cluster_fail(c, ERR_LOST,
+                 "worker \"%s\" was lost (%s) while %s; check its power, network and log, then start again",
                  m->node.name, why, doing);
 }
 
@@ -202,7 +203,7 @@ void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text
         cluster_fail(c, code, "worker \"%s\" at %s: %s", m->node.name, m->node.endpoint, text);
 }
 
-/* ---- Events --------------------------------------------------------------------------------------------------------- */
+/* ---- Events ------------------------------------------------------------------------------------------------------ */
 
 static void unreachable(struct cluster *c, uint32_t node)
 {
@@ -388,7 +389,8 @@ static void on_deadline(struct cluster *c, uint32_t node)
 static void on_tick(struct cluster *c, int64_t now_us)
 {
     /* If we ourselves were away (stopped, swapped out, blocked), nobody else is to blame for that time. */
-    int64_t gap = now_us - c->last_tick, fair = c->lost_us / 2 > 2 * c->heartbeat_us ? c->lost_us / 2 : 2 * c->heartbeat_us;
+    int64_t gap = now_us - c->last_tick,
+            fair = c->lost_us / 2 > 2 * c->heartbeat_us ? c->lost_us / 2 : 2 * c->heartbeat_us;
     int64_t excuse = gap > fair ? gap - c->heartbeat_us : 0;
     c->last_tick = now_us;
     if (c->attach_deadline != NEVER)
@@ -447,8 +449,9 @@ static void on_stalled(struct cluster *c, int64_t stalled_us)
         }
     }
     const struct cluster_node *n = &c->members[c->stages[slowest].node].node;
-    cluster_fail(c, ERR_TIMEOUT, "worker \"%s\" (blocks %u-%u) has not finished its micro-batch for %.0f s; see its log",
-                 n->name, n->first_block, n->last_block, (double)stalled_us / 1e6);
+    cluster_fail(c, ERR_TIMEOUT,
+                 "worker \"%s\" (blocks %u-%u) has not finished its micro-batch for %.0f s; see its log", n->name,
+                 n->first_block, n->last_block, (double)stalled_us / 1e6);
 }
 
 int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t now_us, struct cluster_actions *out,
@@ -525,7 +528,7 @@ int64_t cluster_next_tick(const struct cluster *c)
     return c->attach_deadline < next ? c->attach_deadline : next;
 }
 
-/* ---- What it knows -------------------------------------------------------------------------------------------------- */
+/* ---- What it knows ----------------------------------------------------------------------------------------------- */
 
 enum cluster_phase cluster_phase_of(const struct cluster *c)
 {
@@ -553,8 +556,8 @@ void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, s
     snprintf(text, size, "%.*s:%u", (int)host_length(n->endpoint), n->endpoint, n->data_port);
 }
 
-bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
-                          double *rtt_seconds, bool *measured)
+bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s, double *rtt_seconds,
+                          bool *measured)
 {
     const struct pair *p = find_pair(c, from, to);
     if (!p || !p->known)

@@ -154,8 +154,8 @@ static int read_links(const struct yaml_value *root, struct config *c, struct er
                                   c->nodes[link->from].name, c->nodes[link->to].name, k);
         if (!yaml_find(v, "bandwidth") || !yaml_find(v, "rtt"))
             return yaml_error(v, err, ERR_FORMAT, "a link needs both bandwidth and rtt (leave it out to measure it)");
-        if ((rc = read_quantity(v, "bandwidth", units_parse_rate, "a rate such as 900Mbit or 117MB",
-                                &link->bytes_per_s, err)) ||
+        if ((rc = read_quantity(v, "bandwidth", units_parse_rate, "a rate such as 900Mbit or 117MB", &link->bytes_per_s,
+                                err)) ||
             (rc = read_quantity(v, "rtt", units_parse_seconds, "a time such as 0.4ms", &link->rtt_seconds, err)))
             return rc;
         c->link_count++;
@@ -219,8 +219,8 @@ static char *beside(const char *path, const char *file)
 
 static int read_document(const struct yaml_doc *doc, struct config *c, struct error *err)
 {
-    static const char *const known[] = {"version", "coordinator", "nodes", "links", "kv", "activations",
-                                        "deterministic", "heartbeat", NULL};
+    static const char *const known[] = {"version",     "coordinator",   "nodes",     "links", "kv",
+                                        "activations", "deterministic", "heartbeat", NULL};
     static const char *const known_coordinator[] = {"key", NULL};
     const struct yaml_value *root = yaml_root(doc), *coordinator;
     const char *key, *codec = NULL;

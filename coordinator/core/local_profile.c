@@ -34,7 +34,8 @@ static int measure(struct control_message *out, struct stage *stage, uint32_t bl
     return 0;
 }
 
-static int measure_kind(struct control_message *out, struct stage *stage, uint32_t block, uint32_t kind, struct error *err)
+static int measure_kind(struct control_message *out, struct stage *stage, uint32_t block, uint32_t kind,
+                        struct error *err)
 {
     const struct stage_options *o = stage_options(stage);
     uint32_t room = o->kv_pages * KV_PAGE_TOKENS, chunk = o->max_tokens < 256 ? o->max_tokens : 256;

@@ -13,11 +13,11 @@
 #define STALLED_US INT64_C(120000000) /* no stage computes that long on one micro-batch */
 #define EXPLAIN_MS 300                /* for asking why a node cannot be reached, and for how many nodes */
 #define EXPLAIN_MAX 4
-#define LONGEST_WAIT_US 100000        /* signals may reach another thread: look at the flag now and then */
+#define LONGEST_WAIT_US 100000 /* signals may reach another thread: look at the flag now and then */
 
 static int step(struct runner *r, const struct cluster_event *event, struct error *err);
 
-/* ---- The cluster's actions ------------------------------------------------------------------------------------------ */
+/* ---- The cluster's actions --------------------------------------------------------------------------------------- */
 
 static int send_control(struct runner *r, uint32_t node, const struct control_message *message, struct error *err)
 {
@@ -91,8 +91,8 @@ static int carry_out(struct runner *r, const struct cluster_action *a, struct er
         r->pipe = NULL;
         return 0;
     case CLUSTER_REPORT:
-        runner_tell(r, a->node < CLUSTER_NODES_MAX ? cluster_node_at(r->cluster, a->node)->name : NULL, a->what, a->done,
-                    a->total);
+        runner_tell(r, a->node < CLUSTER_NODES_MAX ? cluster_node_at(r->cluster, a->node)->name : NULL, a->what,
+                    a->done, a->total);
         return 0;
     case CLUSTER_REACHED:
         r->reached = true;
@@ -120,7 +120,7 @@ static int step(struct runner *r, const struct cluster_event *event, struct erro
     return rc;
 }
 
-/* ---- What comes in -------------------------------------------------------------------------------------------------- */
+/* ---- What comes in ----------------------------------------------------------------------------------------------- */
 
 static int take_message(struct runner *r, uint32_t node, const struct link_message *message, struct error *err)
 {
@@ -231,7 +231,8 @@ static int poll_pipe(struct runner *r, struct error *err)
     for (int end = 0; r->remote && r->pipe && end < 2 && !rc; end++)
         if (!r->attach_told[end] && pipeline_remote_attached(r->pipe, end)) {
             r->attach_told[end] = true;
-            rc = step(r, &(struct cluster_event){.kind = CLUSTER_ATTACHED, .epoch = r->pipe_epoch, .last = end == 1}, err);
+            rc = step(r, &(struct cluster_event){.kind = CLUSTER_ATTACHED, .epoch = r->pipe_epoch, .last = end == 1},
+                      err);
         }
     return rc;
 }
@@ -307,7 +308,7 @@ int loop_pass(struct runner *r, struct error *err)
     return rc;
 }
 
-/* ---- Waiting -------------------------------------------------------------------------------------------------------- */
+/* ---- Waiting ----------------------------------------------------------------------------------------------------- */
 
 int loop_wait(struct runner *r, int64_t until_us, struct error *err)
 {

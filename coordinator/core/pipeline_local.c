@@ -54,7 +54,7 @@ struct local_pipe {
     uint32_t loading_stage;
 };
 
-/* ---- Loading (compute thread) --------------------------------------------------------------------------------------- */
+/* ---- Loading (compute thread) ------------------------------------------------------------------------------------ */
 
 static int note_progress(void *context, uint64_t done, uint64_t total)
 {
@@ -103,14 +103,16 @@ static int admit(struct local_pipe *l, struct error *err)
     l->admissible = available > margin ? available - margin : 0;
     if (!available || sum.total <= l->admissible)
         return 0;
-    char w[UNITS_TEXT], e[UNITS_TEXT], h[UNITS_TEXT], k[UNITS_TEXT], b[UNITS_TEXT], t[UNITS_TEXT], a[UNITS_TEXT], g[UNITS_TEXT];
-    return error_set(err, ERR_MEMORY,
-                     "this machine cannot hold the model: weights %s + embedding %s + head %s + cache %s (%u tokens) + "
-                     "buffers %s = %s, but %s are available less a margin of %s; use a smaller cache, a smaller type or "
-                     "more nodes",
-                     units_bytes_text(sum.weights, w), units_bytes_text(sum.embedding, e), units_bytes_text(sum.head, h),
-                     units_bytes_text(sum.kv, k), l->o.kv_pages * KV_PAGE_TOKENS, units_bytes_text(sum.buffers, b),
-                     units_bytes_text(sum.total, t), units_bytes_text(available, a), units_bytes_text(margin, g));
+    char w[UNITS_TEXT], e[UNITS_TEXT], h[UNITS_TEXT], k[UNITS_TEXT], b[UNITS_TEXT], t[UNITS_TEXT], a[UNITS_TEXT],
+        g[UNITS_TEXT];
+    return error_set(
+        err, ERR_MEMORY,
+        "this machine cannot hold the model: weights %s + embedding %s + head %s + cache %s (%u tokens) + "
+        "buffers %s = %s, but %s are available less a margin of %s; use a smaller cache, a smaller type or "
+        "more nodes",
+        units_bytes_text(sum.weights, w), units_bytes_text(sum.embedding, e), units_bytes_text(sum.head, h),
+        units_bytes_text(sum.kv, k), l->o.kv_pages * KV_PAGE_TOKENS, units_bytes_text(sum.buffers, b),
+        units_bytes_text(sum.total, t), units_bytes_text(available, a), units_bytes_text(margin, g));
 }
 
 static int load(struct local_pipe *l, struct error *err)
@@ -156,7 +158,7 @@ static void unload(struct local_pipe *l)
     pool_destroy(l->pool);
 }
 
-/* ---- Computing (compute thread) ------------------------------------------------------------------------------------- */
+/* ---- Computing (compute thread) ---------------------------------------------------------------------------------- */
 
 static int forward(struct local_pipe *l, const struct frame_work *w, struct frame_trace *trace, struct error *err)
 {
@@ -174,8 +176,8 @@ static int forward(struct local_pipe *l, const struct frame_work *w, struct fram
 }
 
 /* One allocation: the answer, its spans, traces, alternatives and floats. NULL when out of memory. */
-static struct answer *write_answer(struct local_pipe *l, const struct frame_work *w, const struct frame_trace *trace, int rc,
-                                   const struct error *error)
+static struct answer *write_answer(struct local_pipe *l, const struct frame_work *w, const struct frame_trace *trace,
+                                   int rc, const struct error *error)
 {
     struct frame_span_result spans[FRAME_SPANS_MAX]; /* as the stages left them */
     uint32_t count = rc ? 0 : w->span_count;
@@ -266,7 +268,7 @@ static void *compute_thread(void *context)
     return NULL;
 }
 
-/* ---- The loop's side ------------------------------------------------------------------------------------------------ */
+/* ---- The loop's side --------------------------------------------------------------------------------------------- */
 
 static int local_submit(struct pipeline *p, const struct frame_work *work, struct error *err)
 {

@@ -15,7 +15,7 @@
 /* Two predictions no further apart than this are the same to us: block times vary by as much from run to run. */
 #define ALIKE 1.02
 
-/* ---- Profiles ------------------------------------------------------------------------------------------------------- */
+/* ---- Profiles ---------------------------------------------------------------------------------------------------- */
 
 struct grid {
     int count;
@@ -43,8 +43,8 @@ static double distance(double a, double b)
 
 /* The time of the cell nearest to what is asked, scaled by the work where the nearest is another size or kind. A whole
  * grid is measured as a rule; this fills the holes of one that was not. */
-static double cell_time(const struct control_message *profile, const struct plan_model *model, int kind, double sequences,
-                        double tokens, double past)
+static double cell_time(const struct control_message *profile, const struct plan_model *model, int kind,
+                        double sequences, double tokens, double past)
 {
     const struct control_cell *best = NULL;
     double least = 0;
@@ -89,7 +89,8 @@ static int fill_profile(const struct control_message *m, const struct plan_model
         grid_add(c->tokens > 1 ? &past : &context, c->past);
     }
     if (!batch.count || !chunk.count)
-        return error_set(err, ERR_FORMAT, "worker \"%s\" measured no %s", device->name, batch.count ? "prefill" : "decode");
+        return error_set(err, ERR_FORMAT, "worker \"%s\" measured no %s", device->name,
+                         batch.count ? "prefill" : "decode");
     struct plan_profile *p = plan_profile_new(classes, batch.count, context.count, chunk.count, past.count);
     if (!p)
         return error_set(err, ERR_NOMEM, "out of memory for a device profile");
@@ -115,7 +116,7 @@ static int fill_profile(const struct control_message *m, const struct plan_model
     return 0;
 }
 
-/* ---- The problem ---------------------------------------------------------------------------------------------------- */
+/* ---- The problem ------------------------------------------------------------------------------------------------- */
 
 static double bytes_of_value(enum frame_codec codec)
 {
@@ -170,7 +171,8 @@ static double buffer_bytes(const struct planning_input *in)
     return (double)memory.buffers;
 }
 
-static int fill_device(const struct planning_input *in, uint32_t i, int classes, struct plan_problem *p, struct error *err)
+static int fill_device(const struct planning_input *in, uint32_t i, int classes, struct plan_problem *p,
+                       struct error *err)
 {
     const struct planning_node *node = &in->nodes[i];
     struct plan_device *d = &p->device[i];
@@ -239,7 +241,7 @@ int planning_problem(const struct planning_input *in, struct plan_problem **out,
     return 0;
 }
 
-/* ---- The plan ------------------------------------------------------------------------------------------------------- */
+/* ---- The plan ---------------------------------------------------------------------------------------------------- */
 
 /* A token passes every stage, so on equal devices any split has the same TPOT: within what a measurement can tell, the
  * split whose prompts come through soonest is the better one. *plan keeps its bound, so that the gap stays honest. */
@@ -276,8 +278,8 @@ int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *spli
     for (uint32_t i = 0; split && i < split_count; i++)
         sum += split[i];
     if (split && sum != (uint64_t)p->model.blocks)
-        return error_set(err, ERR_USAGE, "the split adds up to %llu blocks, but the model has %d", (unsigned long long)sum,
-                         p->model.blocks);
+        return error_set(err, ERR_USAGE, "the split adds up to %llu blocks, but the model has %d",
+                         (unsigned long long)sum, p->model.blocks);
     if (stages && split && stages != split_count)
         return error_set(err, ERR_USAGE, "the split names %u stages, not %u", split_count, stages);
     if (split)

@@ -1,5 +1,5 @@
-/* The page pool with a memory. Owns the pool and, for each kept page, its tokens, its place in the chain of its hash and
- * in the order of use. Pure; one owner thread. */
+/* The page pool with a memory. Owns the pool and, for each kept page, its tokens, its place in the chain of its hash
+ * and in the order of use. Pure; one owner thread. */
 #include "coordinator/core/prefix.h"
 
 #include <string.h>
@@ -12,21 +12,21 @@
 
 struct kept {
     bool kept;
-    uint32_t generation;     /* counts what the page has stood for */
-    uint32_t parent;         /* the page before it in its prefix, when that was of parent_generation; NONE: the first */
+    uint32_t generation; /* counts what the page has stood for */
+    uint32_t parent;     /* the page before it in its prefix, when that was of parent_generation; NONE: the first */
     uint32_t parent_generation;
-    uint64_t hash;           /* of parent's hash and its own tokens */
-    uint32_t next_same;      /* in the bucket of its hash */
-    uint32_t newer, older;   /* in the order of use */
+    uint64_t hash;         /* of parent's hash and its own tokens */
+    uint32_t next_same;    /* in the bucket of its hash */
+    uint32_t newer, older; /* in the order of use */
 };
 
 struct prefix_cache {
     struct page_pool *pool;
     uint32_t page_tokens, idle, buckets;
     uint32_t newest, oldest;
-    uint32_t *bucket;        /* [buckets] first page of each */
-    struct kept *kept;       /* [pages] */
-    int32_t *tokens;         /* [pages][page_tokens] */
+    uint32_t *bucket;  /* [buckets] first page of each */
+    struct kept *kept; /* [pages] */
+    int32_t *tokens;   /* [pages][page_tokens] */
 };
 
 int prefix_create(uint32_t pages, uint32_t page_tokens, struct prefix_cache **out, struct error *err)
@@ -64,7 +64,7 @@ void prefix_destroy(struct prefix_cache *c)
     mem_free(c);
 }
 
-/* ---- The order of use ----------------------------------------------------------------------------------------------- */
+/* ---- The order of use -------------------------------------------------------------------------------------------- */
 
 static void unlink_page(struct prefix_cache *c, uint32_t page)
 {
@@ -111,7 +111,7 @@ static void forget(struct prefix_cache *c, uint32_t page)
     k->generation++; /* what was kept behind it is unreachable now and goes when its turn comes */
 }
 
-/* ---- Pages ---------------------------------------------------------------------------------------------------------- */
+/* ---- Pages ------------------------------------------------------------------------------------------------------- */
 
 /* Gives up the least recently used page that only the cache holds. */
 static bool give_up_one(struct prefix_cache *c)

@@ -11,11 +11,11 @@ struct request {
     struct request_options asked; /* pointers go into the fields below */
     const struct tokenizer *tokenizer;
     uint32_t vocabulary, max_context;
-    int32_t *tokens;              /* prompt, then generated */
+    int32_t *tokens; /* prompt, then generated */
     uint32_t count, capacity, prompt;
     char *stops[REQUEST_STOPS_MAX];
     struct token_stream stream;
-    struct buffer pending;        /* decoded text not yet given out */
+    struct buffer pending; /* decoded text not yet given out */
     float *scores, *logits;
     uint32_t score_count, logit_count;
     enum finish_reason reason;

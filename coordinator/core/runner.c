@@ -36,7 +36,7 @@ int runner_interrupted(const struct runner *r, struct error *err)
     return r->o.interrupt && *r->o.interrupt ? error_set(err, ERR_CANCELLED, "interrupted") : 0;
 }
 
-/* ---- Opening -------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 /* Cache and context: what was asked for, else what the config says, else something that fits most boards. */
 static int settle_cache(struct runner *r, struct error *err)
@@ -53,12 +53,15 @@ static int settle_cache(struct runner *r, struct error *err)
             o->max_context = o->kv_tokens;
     }
     if (!o->kv_tokens) {
-        uint64_t all = (uint64_t)o->sequences * o->max_context, enough = o->max_context > 16384 ? o->max_context : 16384;
+        uint64_t all = (uint64_t)o->sequences * o->max_context,
+                 enough = o->max_context > 16384 ? o->max_context : 16384;
         o->kv_tokens = (uint32_t)(all < enough ? all : enough);
     }
     if (o->kv_tokens < o->max_context)
-        return error_set(err, ERR_USAGE, "a cache of %u tokens cannot hold one context of %u tokens; raise the cache or "
-                         "lower the context", o->kv_tokens, o->max_context);
+        return error_set(err, ERR_USAGE,
+                         "a cache of %u tokens cannot hold one context of %u tokens; raise the cache or "
+                         "lower the context",
+                         o->kv_tokens, o->max_context);
     r->kv_pages = (uint32_t)(((uint64_t)o->kv_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
     return 0;
 }
@@ -84,8 +87,7 @@ static int settle_options(struct runner *r, struct error *err)
             return error_set(err, ERR_USAGE, "stage %u of the split has no block", i + 1);
     r->max_tokens = o->chunk_tokens + o->sequences;
     o->inexact |= r->config && !r->config->deterministic;
-    r->codec = o->codec ? (enum frame_codec)o->codec
-               : r->config && r->config->codec ? r->config->codec : CODEC_F32;
+    r->codec = o->codec ? (enum frame_codec)o->codec : r->config && r->config->codec ? r->config->codec : CODEC_F32;
     return 0;
 }
 
@@ -239,7 +241,7 @@ const struct plan_problem *runner_problem(const struct runner *r)
     return r->problem;
 }
 
-/* ---- The mailbox (any thread) --------------------------------------------------------------------------------------- */
+/* ---- The mailbox (any thread) ------------------------------------------------------------------------------------ */
 
 int runner_submit(struct runner *r, const struct request_options *options, uint64_t *id, struct error *err)
 {
@@ -308,7 +310,7 @@ bool runner_busy(const struct runner *r)
     return busy;
 }
 
-/* ---- Stepping ------------------------------------------------------------------------------------------------------- */
+/* ---- Stepping ---------------------------------------------------------------------------------------------------- */
 
 /* Ends everything with the failure, and refuses what comes later. */
 static int give_up(struct runner *r, struct error *err)

@@ -219,7 +219,7 @@ int64_t scheduler_tick(struct scheduler *s, int64_t now_us)
     return next;
 }
 
-/* ---- Results ------------------------------------------------------------------------------------------------------ */
+/* ---- Results ----------------------------------------------------------------------------------------------------- */
 
 static struct running *find_running(struct scheduler *s, uint32_t sequence)
 {
@@ -315,7 +315,7 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
     s->sent[s->sent_count] = batch; /* its array of spans is used again */
 }
 
-/* ---- The rest ----------------------------------------------------------------------------------------------------- */
+/* ---- The rest ---------------------------------------------------------------------------------------------------- */
 
 void scheduler_restart(struct scheduler *s)
 {

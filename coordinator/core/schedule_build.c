@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "coordinator/core/schedule_state.h"
 
-/* ---- Admission ---------------------------------------------------------------------------------------------------- */
+/* ---- Admission --------------------------------------------------------------------------------------------------- */
 
 /* Pages of the longest this request can become. */
 static uint32_t pages_wanted(const struct scheduler *s, const struct request *r)
@@ -102,7 +102,7 @@ static int admit(struct scheduler *s, struct error *err)
     return 0;
 }
 
-/* ---- Building a micro-batch --------------------------------------------------------------------------------------- */
+/* ---- Building a micro-batch -------------------------------------------------------------------------------------- */
 
 uint32_t running_positions_left(const struct running *run)
 {
@@ -231,7 +231,8 @@ static uint32_t decode_share(const struct scheduler *s)
     return groups_under_way < s->o.groups ? (decoding + s->o.groups - 1) / s->o.groups : 0;
 }
 
-/* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share it. */
+/* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share
+ * it. */
 static uint32_t chunk_share(const struct scheduler *s)
 {
     uint64_t whole = 0;

@@ -25,9 +25,9 @@
 
 struct child {
     struct spawn_worker worker;
-    int out, err;                 /* our ends of its stdout and stderr */
+    int out, err; /* our ends of its stdout and stderr */
     bool ready, gone;
-    char line[LINE_MAX_BYTES];    /* of stdout, until it is ready */
+    char line[LINE_MAX_BYTES]; /* of stdout, until it is ready */
     size_t line_size;
     char complaint[LINE_MAX_BYTES]; /* the last of its stderr */
     size_t complaint_size;
@@ -40,7 +40,7 @@ struct spawn {
     struct child *children;
 };
 
-/* ---- Finding the program -------------------------------------------------------------------------------------------- */
+/* ---- Finding the program ----------------------------------------------------------------------------------------- */
 
 static bool runnable(const char *path)
 {
@@ -57,7 +57,8 @@ static int find_program(const char *given, char *path, size_t size, struct error
     }
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n > 0) {
-        static const char *const places[] = {"brigade-worker", "../worker/brigade-worker", "../../worker/brigade-worker"};
+        static const char *const places[] = {"brigade-worker", "../worker/brigade-worker",
+                                             "../../worker/brigade-worker"};
         self[n] = 0;
         char *slash = strrchr(self, '/');
         if (slash)
@@ -80,9 +81,10 @@ static int find_program(const char *given, char *path, size_t size, struct error
                      "brigade-worker is neither beside brigade nor in PATH; install it, or run without --stages");
 }
 
-/* ---- Starting ------------------------------------------------------------------------------------------------------- */
+/* ---- Starting ---------------------------------------------------------------------------------------------------- */
 
-/* Worker `index` of `count` gets its own share of the cores this process may use (all of them when there are too few). */
+/* Worker `index` of `count` gets its own share of the cores this process may use (all of them when there are too
+ * few). */
 static void share_cores(cpu_set_t *set, uint32_t index, uint32_t count)
 {
     cpu_set_t all;
@@ -90,7 +92,8 @@ static void share_cores(cpu_set_t *set, uint32_t index, uint32_t count)
         CPU_ZERO(set);
         return;
     }
-    uint32_t cores = (uint32_t)CPU_COUNT(&all), from = index * cores / count, to = (index + 1) * cores / count, rank = 0;
+    uint32_t cores = (uint32_t)CPU_COUNT(&all), from = index * cores / count, to = (index + 1) * cores / count,
+             rank = 0;
     if (from == to) { /* more workers than cores: one core each, in turn */
         from = index % cores;
         to = from + 1;
@@ -105,8 +108,8 @@ static void share_cores(cpu_set_t *set, uint32_t index, uint32_t count)
 }
 
 /* In the child: only calls that are safe after fork. */
-static _Noreturn void become_worker(const char *program, char *const *arguments, int out, int err, const cpu_set_t *cores,
-                                    pid_t parent)
+static _Noreturn void become_worker(const char *program, char *const *arguments, int out, int err,
+                                    const cpu_set_t *cores, pid_t parent)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -114,7 +117,7 @@ static _Noreturn void become_worker(const char *program, char *const *arguments,
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(127); /* the parent died before the kernel was told */
-    setpgid(0, 0); /* Ctrl-C is the coordinator's: it stops the workers itself */
+    setpgid(0, 0);  /* Ctrl-C is the coordinator's: it stops the workers itself */
     int null = open("/dev/null", O_RDONLY);
     if (null >= 0)
         dup2(null, 0);
@@ -159,9 +162,24 @@ static int start(struct spawn *s, uint32_t index, const char *program, const str
     uint64_t available = machine_memory_available(), margin = machine_memory_margin();
     snprintf(memory, sizeof memory, "%llu",
              (unsigned long long)(available > margin ? (available - margin) / o->count + 1 : 1));
-    char *arguments[] = {"brigade-worker", "--listen", "tcp://127.0.0.1:*", "--key", key_path, "--allow",
-                         (char *)(uintptr_t)o->coordinator_key, "--name", c->worker.name, "--models", models, "--cache",
-                         cache, "--threads", threads, available ? "--memory" : NULL, memory, NULL};
+    char *arguments[] = {"brigade-worker",
+                         "--listen",
+                         "tcp://127.0.0.1:*",
+                         "--key",
+                         key_path,
+                         "--allow",
+                         (char *)(uintptr_t)o->coordinator_key,
+                         "--name",
+                         c->worker.name,
+                         "--models",
+                         models,
+                         "--cache",
+                         cache,
+                         "--threads",
+                         threads,
+                         available ? "--memory" : NULL,
+                         memory,
+                         NULL};
     int out[2] = {-1, -1}, complaints[2] = {-1, -1};
     if (pipe2(out, O_CLOEXEC) || pipe2(complaints, O_CLOEXEC)) {
         rc = error_set(err, ERR_IO, "cannot make a pipe for a worker: %s", strerror(errno));
@@ -190,7 +208,7 @@ done:
     return rc;
 }
 
-/* ---- Listening ------------------------------------------------------------------------------------------------------ */
+/* ---- Listening --------------------------------------------------------------------------------------------------- */
 
 /* Keeps the last line of what a worker says on stderr, and passes on what it says when ours is asked to be chatty. */
 static void read_complaints(struct child *c)
@@ -253,7 +271,8 @@ static int read_ready_line(struct child *c, struct error *err)
             snprintf(key, sizeof key, "%s", word);
     }
     if (!*c->worker.endpoint || !*key)
-        return error_set(err, ERR_FORMAT, "worker \"%s\" did not print its endpoint and key; are both programs of one build?",
+        return error_set(err, ERR_FORMAT,
+                         "worker \"%s\" did not print its endpoint and key; are both programs of one build?",
                          c->worker.name);
     return 0;
 }
@@ -263,7 +282,8 @@ static bool has_line(const struct child *c)
     return memchr(c->line, '\n', c->line_size) != NULL;
 }
 
-static int await_ready(struct spawn *s, struct child *c, const struct spawn_options *o, int64_t until_ms, struct error *err)
+static int await_ready(struct spawn *s, struct child *c, const struct spawn_options *o, int64_t until_ms,
+                       struct error *err)
 {
     while (!has_line(c)) {
         struct pollfd fds[2] = {{.fd = c->out, .events = POLLIN}, {.fd = c->err, .events = POLLIN}};
@@ -277,7 +297,8 @@ static int await_ready(struct spawn *s, struct child *c, const struct spawn_opti
         if (o->interrupt && *o->interrupt)
             return error_set(err, ERR_CANCELLED, "interrupted");
         if (!has_line(c) && (clock_ms() > until_ms || c->line_size == sizeof c->line - 1))
-            return error_set(err, ERR_TIMEOUT, "worker \"%s\" was not ready within %d s", c->worker.name, READY_MS / 1000);
+            return error_set(err, ERR_TIMEOUT, "worker \"%s\" was not ready within %d s", c->worker.name,
+                             READY_MS / 1000);
     }
     c->ready = true;
     return read_ready_line(c, err);
@@ -327,7 +348,7 @@ const struct spawn_worker *spawn_workers(const struct spawn *s, uint32_t *count)
     return s->workers;
 }
 
-/* ---- Stopping ------------------------------------------------------------------------------------------------------- */
+/* ---- Stopping ---------------------------------------------------------------------------------------------------- */
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *where)
 {

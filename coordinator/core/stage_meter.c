@@ -22,7 +22,7 @@ struct stage_meter {
         int64_t at_us;
         uint32_t tokens;
         bool decodes;
-    } sent[UNDER_WAY];   /* by id modulo UNDER_WAY */
+    } sent[UNDER_WAY];             /* by id modulo UNDER_WAY */
     double round[KEPT], hop[KEPT]; /* seconds of the last decoding rounds */
     uint32_t round_count;
 };

@@ -29,8 +29,8 @@ struct world {
     uint32_t nodes;
     struct cluster_node_options options[NODES];
     char names[NODES][16], endpoints[NODES][40], keys[NODES][KEY_TEXT];
-    int fate[NODES];           /* of each node */
-    int64_t struck[NODES];     /* when it happened; 0: not yet */
+    int fate[NODES];       /* of each node */
+    int64_t struck[NODES]; /* when it happened; 0: not yet */
     bool linked[NODES];
     struct item *queue;
     uint32_t queued;
@@ -85,7 +85,7 @@ static void travel(struct item item, int64_t extra)
         put(item, extra + latency() + below(500000));
 }
 
-/* ---- Pretended workers ---------------------------------------------------------------------------------------------- */
+/* ---- Pretended workers ------------------------------------------------------------------------------------------- */
 
 static void say(uint32_t node, struct control_message m, uint64_t request, int64_t delay)
 {
@@ -157,13 +157,15 @@ static void worker_hears(uint32_t node, const struct control_message *m)
     }
 }
 
-/* ---- The loop, pretended --------------------------------------------------------------------------------------------- */
+/* ---- The loop, pretended
+ * --------------------------------------------------------------------------------------------- */
 
 static void step(struct cluster_event event);
 
 static void make_plan(void)
 {
-    struct cluster_load load = {.kv_pages = 8, .max_tokens = 32, .max_context = 64, .max_sequences = 4, .codec = CODEC_F32};
+    struct cluster_load load = {
+        .kv_pages = 8, .max_tokens = 32, .max_context = 64, .max_sequences = 4, .codec = CODEC_F32};
     uint32_t order[NODES], first = 0;
     if (w.want_plan_failure) {
         struct error no = {ERR_INFEASIBLE, "the model needs 9 GiB and 8 GiB fit"};
@@ -179,7 +181,8 @@ static void make_plan(void)
     }
     w.stage_count = 1 + below(w.nodes);
     for (uint32_t s = 0; s < w.stage_count; s++) {
-        uint32_t left = BLOCKS - first, others = w.stage_count - 1 - s, count = others ? 1 + below(left - others) : left;
+        uint32_t left = BLOCKS - first, others = w.stage_count - 1 - s,
+                 count = others ? 1 + below(left - others) : left;
         w.stages[s] = (struct cluster_stage){order[s], first, first + count - 1};
         first += count;
     }
@@ -218,7 +221,8 @@ static void carry_out(const struct cluster_action *a)
         CHECK(w.linked[a->node]);
         CHECK(cluster_node_at(w.c, a->node)->state != NODE_LOST || a->message.kind == CONTROL_HEARTBEAT);
         w.allows += a->message.kind == CONTROL_ALLOW;
-        if (a->message.kind == CONTROL_PROBE || a->message.kind == CONTROL_PROBE_LINK || a->message.kind == CONTROL_LOAD)
+        if (a->message.kind == CONTROL_PROBE || a->message.kind == CONTROL_PROBE_LINK ||
+            a->message.kind == CONTROL_LOAD)
             CHECK_INT(w.allows, w.nodes);
         if (a->message.kind == CONTROL_LOAD)
             check_load(a->node, &a->message);
@@ -292,7 +296,8 @@ static void deliver(const struct item *i)
         break;
     case ITEM_TO_CLUSTER:
         if (w.fate[i->node] == DOWN_OTHER_VERSION && w.struck[i->node])
-            step((struct cluster_event){.kind = CLUSTER_BAD, .node = i->node,
+            step((struct cluster_event){.kind = CLUSTER_BAD,
+                                        .node = i->node,
                                         .error = &(struct error){ERR_VERSION, "it speaks version 9, we speak 1"}});
         else
             step((struct cluster_event){.kind = CLUSTER_MESSAGE, .node = i->node, .message = &i->message});
@@ -366,10 +371,20 @@ static void begin(uint64_t seed, uint32_t nodes, enum cluster_goal goal)
 
 static void create(const struct cluster_link_options *links, uint32_t link_count)
 {
-    struct cluster_options o = {.goal = w.goal, .nodes = w.options, .node_count = w.nodes, .links = links,
-                                .link_count = link_count, .coordinator_key = "coordinator", .model = "m.gguf",
-                                .fingerprint = 1, .context = 64, .chunk = 32, .profile = true, .heartbeat_us = 200000,
-                                .lost_us = 1000000, .quiet_us = 10000000};
+    struct cluster_options o = {.goal = w.goal,
+                                .nodes = w.options,
+                                .node_count = w.nodes,
+                                .links = links,
+                                .link_count = link_count,
+                                .coordinator_key = "coordinator",
+                                .model = "m.gguf",
+                                .fingerprint = 1,
+                                .context = 64,
+                                .chunk = 32,
+                                .profile = true,
+                                .heartbeat_us = 200000,
+                                .lost_us = 1000000,
+                                .quiet_us = 10000000};
     struct error e = {0};
     if (cluster_create(&o, w.now, &w.c, &e))
         CHECK_FAIL("%s", e.text);
@@ -387,7 +402,7 @@ static void finish(void)
         printf("    seed %llu: %s\n", (unsigned long long)w.seed, w.error.text);
 }
 
-/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static void quiet_clusters_get_ready(void)
 {
@@ -535,9 +550,11 @@ static void losses_are_described(void)
     strike(node);
     run_until(40000000);
     char want[200];
-    snprintf(want, sizeof want,
-             "worker \"%s\" was lost (its connection closed) while it ran blocks %u-%u; check its power, network and log, "
-             "then start again", w.names[node], w.stages[0].first_block, w.stages[0].last_block);
+    snprintf(
+        want, sizeof want,
+        "worker \"%s\" was lost (its connection closed) while it ran blocks %u-%u; check its power, network and log, "
+        "then start again",
+        w.names[node], w.stages[0].first_block, w.stages[0].last_block);
     CHECK_TEXT(w.error.text, want);
     finish();
 
@@ -556,8 +573,9 @@ static void losses_are_described(void)
     w.fate[0] = w.fate[1] = DOWN_UNREACHABLE;
     create(NULL, 0);
     run_until(20000000);
-    CHECK_TEXT(w.error.text, "worker \"node-0\" at tcp://10.0.0.1:6000 cannot be reached within 4.0 s; is brigade-worker "
-                             "running there? (1 more did not answer either)");
+    CHECK_TEXT(w.error.text,
+               "worker \"node-0\" at tcp://10.0.0.1:6000 cannot be reached within 4.0 s; is brigade-worker "
+               "running there? (1 more did not answer either)");
     finish();
 
     begin(14, 2, CLUSTER_SERVE);
@@ -575,7 +593,8 @@ static const struct check_test tests[] = {
     {"lossy networks never hang", lossy_networks_never_hang},
     {"looking claims nothing", looking_claims_nothing},
     {"a plan that fails is told", a_plan_that_fails_is_told},
-    {"planning loads nothing and known links are not measured", planning_loads_nothing_and_known_links_are_not_measured},
+    {"planning loads nothing and known links are not measured",
+     planning_loads_nothing_and_known_links_are_not_measured},
     {"losses are described", losses_are_described},
 };
 

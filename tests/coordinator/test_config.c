@@ -11,11 +11,11 @@
 
 static void everything_is_read(void)
 {
-    static const char text[] = HEAD NODE_A
-        "  - {name: b, endpoint: \"tcp://10.0.0.2:7700\", public_key: \"" KEY_B "\", memory: 6G}\n"
-        "links:\n  - {from: a, to: b, bandwidth: 900Mbit, rtt: 0.4ms}\n"
-        "kv: {type: q8, tokens: 16384}\nactivations: bf16\ndeterministic: false\n"
-        "heartbeat: {interval: 100ms, lost: 500ms}\n";
+    static const char text[] =
+        HEAD NODE_A "  - {name: b, endpoint: \"tcp://10.0.0.2:7700\", public_key: \"" KEY_B "\", memory: 6G}\n"
+                    "links:\n  - {from: a, to: b, bandwidth: 900Mbit, rtt: 0.4ms}\n"
+                    "kv: {type: q8, tokens: 16384}\nactivations: bf16\ndeterministic: false\n"
+                    "heartbeat: {interval: 100ms, lost: 500ms}\n";
     struct config *c;
     struct error e = {0};
     if (config_read_text("/etc/brigade/cluster.yaml", text, sizeof text - 1, &c, &e)) {

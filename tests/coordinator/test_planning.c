@@ -28,7 +28,7 @@ static struct control_message profile(struct control_cell cells[6], double slow)
     struct control_message m = {.kind = CONTROL_PROFILE};
     const struct control_cell made[6] = {
         {0, 1, 1, 32, 1e-3}, {0, 1, 1, 96, 1.5e-3}, {0, 4, 1, 32, 2e-3}, /* 4 x 96 is missing */
-        {0, 1, 16, 0, 4e-3}, {0, 1, 64, 0, 16e-3}, {0, 1, 64, 128, 20e-3},
+        {0, 1, 16, 0, 4e-3}, {0, 1, 64, 0, 16e-3},  {0, 1, 64, 128, 20e-3},
     };
     for (int i = 0; i < 6; i++) {
         cells[i] = made[i];
@@ -62,9 +62,19 @@ static bool begin(struct world *w)
     }
     for (int i = 0; i < 9; i++)
         w->links[i] = (struct planning_link){1e8, 0.5e-3};
-    w->in = (struct planning_input){.model = m, .kv = KV_F16, .kv_tokens = 256, .max_context = 256, .max_tokens = 80,
-                                    .chunk_tokens = 64, .codec = CODEC_F16, .prompt_tokens = 64, .output_tokens = 64,
-                                    .concurrency = 4, .node_count = 3, .nodes = w->nodes, .links = w->links};
+    w->in = (struct planning_input){.model = m,
+                                    .kv = KV_F16,
+                                    .kv_tokens = 256,
+                                    .max_context = 256,
+                                    .max_tokens = 80,
+                                    .chunk_tokens = 64,
+                                    .codec = CODEC_F16,
+                                    .prompt_tokens = 64,
+                                    .output_tokens = 64,
+                                    .concurrency = 4,
+                                    .node_count = 3,
+                                    .nodes = w->nodes,
+                                    .links = w->links};
     return m != NULL;
 }
 

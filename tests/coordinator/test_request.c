@@ -7,13 +7,13 @@
 #include "tests/coordinator/vocabulary.h"
 
 struct seen {
-    struct buffer text;      /* all that was given out */
+    struct buffer text; /* all that was given out */
     uint32_t tokens, finishes;
     enum finish_reason reason;
     char stop[64];
     uint32_t generated;
     struct error error;
-    bool broken;             /* a piece that was not whole characters */
+    bool broken; /* a piece that was not whole characters */
 };
 
 static bool whole_characters(const char *text, size_t n)
@@ -60,8 +60,14 @@ static void on_finish(void *context, uint64_t id, const struct request_finish *f
 static struct request_options options(struct seen *s, const char *const *stop, size_t stops, uint32_t max_tokens)
 {
     static const int32_t prompt[] = {VOCABULARY_BYTES + 'a', VOCABULARY_BYTES + 'b'};
-    struct request_options o = {.prompt = prompt, .prompt_count = 2, .max_tokens = max_tokens, .stop = stop,
-                                .stop_count = stops, .on_token = on_token, .on_finish = on_finish, .context = s};
+    struct request_options o = {.prompt = prompt,
+                                .prompt_count = 2,
+                                .max_tokens = max_tokens,
+                                .stop = stop,
+                                .stop_count = stops,
+                                .on_token = on_token,
+                                .on_finish = on_finish,
+                                .context = s};
     sampling_default(&o.sampling);
     return o;
 }
@@ -106,7 +112,7 @@ static void stop_strings_never_leak(void)
     struct tokenizer *t = vocabulary_open();
     REQUIRE(t);
     static const char *const end[] = {"END"}, *const two[] = {"abcd", "bc"}, *const same[] = {"xy", "zxy"},
-                            *const repeat[] = {"aab"}, *const euro[] = {"€!"};
+                             *const repeat[] = {"aab"}, *const euro[] = {"€!"};
     run(t, "hello END more", end, 1, "hello ", FINISH_STOP, "END");
     run(t, "hello ENOUGH", end, 1, "hello ENOUGH", FINISH_CANCELLED, "");
     run(t, "hello EN", end, 1, "hello EN", FINISH_CANCELLED, ""); /* held back, then given out at the end */
@@ -145,7 +151,8 @@ static void text_comes_as_soon_as_it_may(void)
     tokenizer_close(t);
 }
 
-/* Any text, any stop strings: what is given out is the text up to the first completed stop string, however it is cut. */
+/* Any text, any stop strings: what is given out is the text up to the first completed stop string, however it is
+ * cut. */
 static void any_cut_gives_the_same(void)
 {
     struct tokenizer *t = vocabulary_open();
@@ -256,17 +263,21 @@ static void nonsense_is_refused(void)
         int code;
         const char *text;
     } cases[] = {
-        {{.prompt = prompt, .prompt_count = 0, .max_tokens = 1}, ERR_USAGE,
+        {{.prompt = prompt, .prompt_count = 0, .max_tokens = 1},
+         ERR_USAGE,
          "the prompt is empty: it needs at least one token"},
-        {{.prompt = prompt, .prompt_count = 3}, ERR_USAGE,
-         "nothing to do: no tokens, scores or logits are asked for"},
-        {{.prompt = prompt, .prompt_count = 3, .max_tokens = 1, .logits = true}, ERR_USAGE,
+        {{.prompt = prompt, .prompt_count = 3}, ERR_USAGE, "nothing to do: no tokens, scores or logits are asked for"},
+        {{.prompt = prompt, .prompt_count = 3, .max_tokens = 1, .logits = true},
+         ERR_USAGE,
          "logits and generated tokens cannot be asked for in one request"},
-        {{.prompt = prompt, .prompt_count = 1, .scores = true}, ERR_USAGE,
+        {{.prompt = prompt, .prompt_count = 1, .scores = true},
+         ERR_USAGE,
          "scores need a prompt of at least two tokens"},
-        {{.prompt = outside, .prompt_count = 2, .max_tokens = 1}, ERR_USAGE,
+        {{.prompt = outside, .prompt_count = 2, .max_tokens = 1},
+         ERR_USAGE,
          "token 280 at position 1 of the prompt is outside the vocabulary of 280"},
-        {{.prompt = prompt, .prompt_count = 3, .max_tokens = 1, .stop = empty, .stop_count = 1}, ERR_USAGE,
+        {{.prompt = prompt, .prompt_count = 3, .max_tokens = 1, .stop = empty, .stop_count = 1},
+         ERR_USAGE,
          "stop string 1 must have 1 to 256 bytes"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -72,13 +72,19 @@ static struct runner *open_runner(struct runner_options o)
     return r;
 }
 
-static const int32_t story[] = {1, 410, 430, 260, 502, 311, 298, 277, 345, 612, 280, 399, 451, 333, 290, 512, 700, 801, 305, 342};
+static const int32_t story[] = {1,   410, 430, 260, 502, 311, 298, 277, 345, 612,
+                                280, 399, 451, 333, 290, 512, 700, 801, 305, 342};
 
 static struct request_options ask(struct answer *a, uint32_t prompt, uint32_t tokens)
 {
     *a = (struct answer){0};
-    struct request_options o = {.prompt = story, .prompt_count = prompt, .max_tokens = tokens, .ignore_end = true,
-                                .on_token = on_token, .on_finish = on_finish, .context = a};
+    struct request_options o = {.prompt = story,
+                                .prompt_count = prompt,
+                                .max_tokens = tokens,
+                                .ignore_end = true,
+                                .on_token = on_token,
+                                .on_finish = on_finish,
+                                .context = a};
     sampling_default(&o.sampling);
     return o;
 }
@@ -274,7 +280,8 @@ static void a_prompt_is_computed_once(void)
     struct error e = {0};
     for (int i = 0; i < 200; i++)
         prompt[i] = 3 + (int32_t)(hash_mix64((uint64_t)i) % 2000);
-    struct runner *r = open_runner((struct runner_options){.threads = 1, .split = (uint32_t[]){3, 5}, .split_count = 2});
+    struct runner *r =
+        open_runner((struct runner_options){.threads = 1, .split = (uint32_t[]){3, 5}, .split_count = 2});
     REQUIRE(r);
     for (int round = 0; round < 2; round++) {
         struct request_options o = ask(round ? &again : &first, 1, 40);
@@ -300,7 +307,8 @@ static void bounds_are_told(void)
     int32_t prompt[300] = {0};
     struct error e = {0};
     uint64_t id;
-    struct runner *r = open_runner((struct runner_options){.threads = 1, .sequences = 1, .queue = 1, .max_context = 64});
+    struct runner *r =
+        open_runner((struct runner_options){.threads = 1, .sequences = 1, .queue = 1, .max_context = 64});
     REQUIRE(r);
     CHECK_INT(runner_max_context(r), 64);
     struct request_options o = ask(&a, 20, 10);
@@ -381,7 +389,7 @@ static void predictions_come_when_asked_for(void)
     runner_close(r);
 }
 
-/* ---- Real workers --------------------------------------------------------------------------------------------------- */
+/* ---- Real workers ------------------------------------------------------------------------------------------------ */
 
 static void workers_change_nothing(void)
 {

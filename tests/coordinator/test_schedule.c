@@ -1,12 +1,10 @@
-/* Pages and the scheduler, driven by a pretended pipe that keeps every stage's rules: random requests, results that lag,
+/* The scheduler, driven by a pretended pipe that keeps every stage's rules: random requests, results that lag,
  * cancellations, failures, restarts. The token a sequence gets is a function of its tokens alone, so that whatever the
  * schedule was, every request must end with the tokens it would have had alone. */
 #include "tests/check.h"
 
 #include "base/hash.h"
 #include "base/memory.h"
-#include "coordinator/core/pages.h"
-#include "coordinator/core/prefix.h"
 #include "coordinator/core/schedule.h"
 #include "engine/model/stage.h"
 
@@ -19,29 +17,7 @@ static uint32_t below(uint32_t n)
     return (uint32_t)(hash_mix64(++seed) % n);
 }
 
-static void pages_come_and_go(void)
-{
-    struct page_pool *p;
-    uint32_t a = 0, b = 0, c = 0, d = 0;
-    REQUIRE(!pages_create(3, &p, NULL));
-    CHECK_INT(pages_free(p), 3);
-    CHECK(!pages_take(p, &a) && !pages_take(p, &b) && !pages_take(p, &c));
-    CHECK(a != b && b != c && a != c && a < 3 && b < 3 && c < 3);
-    CHECK_INT(pages_take(p, &d), ERR_BUSY);
-    pages_share(p, b);
-    CHECK_INT(pages_references(p, b), 2);
-    CHECK(!pages_drop(p, b));
-    CHECK_INT(pages_free(p), 0);
-    CHECK(pages_drop(p, b));
-    CHECK(!pages_drop(p, b)); /* not twice */
-    CHECK_INT(pages_free(p), 1);
-    CHECK(!pages_take(p, &d));
-    CHECK_INT(d, b);
-    CHECK_INT(pages_total(p), 3);
-    pages_destroy(p);
-}
-
-/* ---- The pretended pipe --------------------------------------------------------------------------------------------- */
+/* ---- The pretended pipe ------------------------------------------------------------------------------------------ */
 
 struct life { /* a sequence as a stage knows it */
     uint32_t sequence, length, page_count;
@@ -148,8 +124,8 @@ static void pipe_take(struct pipe *p, const struct frame_work *w, uint32_t max_t
         if (s->want == WANT_SCORES) {
             r->float_count = s->count;
             for (uint32_t k = 0; k < s->count; k++)
-                f->floats[f->span_count][k] = score(l->tokens, s->first + k + 1,
-                                                    k + 1 < s->count ? own[k + 1] : s->next_token);
+                f->floats[f->span_count][k] =
+                    score(l->tokens, s->first + k + 1, k + 1 < s->count ? own[k + 1] : s->next_token);
         }
         if (s->want == WANT_LOGITS) {
             r->float_count = 1;
@@ -186,7 +162,7 @@ static void pipe_answer(struct pipe *p, struct scheduler *s, int64_t now)
         scheduler_result(s, &r, now); /* twice is harmless */
 }
 
-/* ---- Requests ------------------------------------------------------------------------------------------------------- */
+/* ---- Requests ---------------------------------------------------------------------------------------------------- */
 
 struct asked {
     uint64_t id;
@@ -251,9 +227,15 @@ static struct request *make(struct asked *a, uint64_t id, int64_t now)
     struct request *r = NULL;
     struct error e = {0};
     a->id = id;
-    struct request_options o = {.prompt = a->prompt, .prompt_count = a->prompt_count, .max_tokens = a->max_tokens,
-                                .scores = a->scores, .logits = a->logits, .client = a->client, .on_token = on_token,
-                                .on_finish = on_finish, .context = a};
+    struct request_options o = {.prompt = a->prompt,
+                                .prompt_count = a->prompt_count,
+                                .max_tokens = a->max_tokens,
+                                .scores = a->scores,
+                                .logits = a->logits,
+                                .client = a->client,
+                                .on_token = on_token,
+                                .on_finish = on_finish,
+                                .context = a};
     sampling_default(&o.sampling);
     for (uint32_t i = 0; i < id % 3; i++)
         o.sampling.bias[o.sampling.bias_count++] = (struct sampling_bias){(int32_t)i, 1};
@@ -298,8 +280,12 @@ static void one_random_run(uint64_t start)
     static struct pipe p;
     struct error e = {0};
     seed = start * UINT64_C(1000003);
-    struct scheduler_options o = {.page_tokens = PAGE, .max_context = CONTEXT, .sequences = 1 + below(12),
-                                  .queue = below(40), .chunk_tokens = 1 + below(64), .groups = 1 + below(4)};
+    struct scheduler_options o = {.page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 1 + below(12),
+                                  .queue = below(40),
+                                  .chunk_tokens = 1 + below(64),
+                                  .groups = 1 + below(4)};
     o.in_flight = o.groups + below(3);
     o.pages = CONTEXT / PAGE + below(40);
     struct scheduler *s = NULL;
@@ -379,8 +365,14 @@ static void random_requests_all_end_well(void)
 static void the_pipe_fills(void)
 {
     /* 8 sequences over 4 groups: with 4 in flight each holds 2, and the fifth place is for prompts only. */
-    struct scheduler_options o = {.pages = 200, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 8, .queue = 8,
-                                  .chunk_tokens = 64, .groups = 4, .in_flight = 5};
+    struct scheduler_options o = {.pages = 200,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 8,
+                                  .queue = 8,
+                                  .chunk_tokens = 64,
+                                  .groups = 4,
+                                  .in_flight = 5};
     static struct asked asked[9];
     static struct pipe p;
     struct scheduler *s = NULL;
@@ -409,8 +401,14 @@ static void the_pipe_fills(void)
 
 static void chunks_follow_each_other(void)
 {
-    struct scheduler_options o = {.pages = 20, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 4, .queue = 8,
-                                  .chunk_tokens = 32, .groups = 1, .in_flight = 3};
+    struct scheduler_options o = {.pages = 20,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 4,
+                                  .queue = 8,
+                                  .chunk_tokens = 32,
+                                  .groups = 1,
+                                  .in_flight = 3};
     static struct asked a;
     static struct pipe p;
     struct scheduler *s = NULL;
@@ -441,8 +439,14 @@ static void chunks_follow_each_other(void)
 
 static void a_long_prompt_does_not_stall_others(void)
 {
-    struct scheduler_options o = {.pages = 100, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 4, .queue = 8,
-                                  .chunk_tokens = 8, .groups = 1, .in_flight = 1};
+    struct scheduler_options o = {.pages = 100,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 4,
+                                  .queue = 8,
+                                  .chunk_tokens = 8,
+                                  .groups = 1,
+                                  .in_flight = 1};
     static struct asked small, large;
     static struct pipe p;
     struct scheduler *s = NULL;
@@ -472,8 +476,14 @@ static void a_long_prompt_does_not_stall_others(void)
 
 static void clients_share_fairly(void)
 {
-    struct scheduler_options o = {.pages = 100, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 2, .queue = 20,
-                                  .chunk_tokens = 64, .groups = 1, .in_flight = 1};
+    struct scheduler_options o = {.pages = 100,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 2,
+                                  .queue = 20,
+                                  .chunk_tokens = 64,
+                                  .groups = 1,
+                                  .in_flight = 1};
     static struct asked asked[11];
     static struct pipe p;
     struct scheduler *s = NULL;
@@ -498,8 +508,14 @@ static void clients_share_fairly(void)
 
 static void bounds_and_deadlines_hold(void)
 {
-    struct scheduler_options o = {.pages = 12, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 1, .queue = 1,
-                                  .chunk_tokens = 64, .groups = 1, .in_flight = 1};
+    struct scheduler_options o = {.pages = 12,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 1,
+                                  .queue = 1,
+                                  .chunk_tokens = 64,
+                                  .groups = 1,
+                                  .in_flight = 1};
     static struct asked asked[3];
     struct scheduler *s = NULL;
     struct frame_work w;
@@ -525,8 +541,13 @@ static void bounds_and_deadlines_hold(void)
     CHECK(!scheduler_busy(s));
 
     asked[2] = (struct asked){.prompt_count = 3, .max_tokens = 5, .id = 9};
-    struct request_options options = {.prompt = asked[2].prompt, .prompt_count = 3, .max_tokens = 5, .deadline_us = 100,
-                                      .on_token = on_token, .on_finish = on_finish, .context = &asked[2]};
+    struct request_options options = {.prompt = asked[2].prompt,
+                                      .prompt_count = 3,
+                                      .max_tokens = 5,
+                                      .deadline_us = 100,
+                                      .on_token = on_token,
+                                      .on_finish = on_finish,
+                                      .context = &asked[2]};
     sampling_default(&options.sampling);
     struct request *r = NULL;
     REQUIRE(!request_create(&options, 9, NULL, VOCABULARY, CONTEXT, 1000, &r, &e));
@@ -553,8 +574,14 @@ static void drain(struct scheduler *s, struct pipe *p)
 
 static void shared_beginnings_are_computed_once(void)
 {
-    struct scheduler_options o = {.pages = 200, .page_tokens = PAGE, .max_context = CONTEXT, .sequences = 10, .queue = 20,
-                                  .chunk_tokens = 32, .groups = 2, .in_flight = 3};
+    struct scheduler_options o = {.pages = 200,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = 10,
+                                  .queue = 20,
+                                  .chunk_tokens = 32,
+                                  .groups = 2,
+                                  .in_flight = 3};
     static struct asked asked[12];
     static struct pipe p;
     struct scheduler *s = NULL;
@@ -604,48 +631,7 @@ static void shared_beginnings_are_computed_once(void)
     scheduler_destroy(s);
 }
 
-static void prefixes_give_way_from_their_ends(void)
-{
-    struct prefix_cache *c = NULL;
-    int32_t a[4 * PAGE], b[4 * PAGE];
-    uint32_t pages[4], more[4], page;
-    for (int i = 0; i < 4 * PAGE; i++) {
-        a[i] = i;
-        b[i] = i < PAGE ? i : 1000 + i;
-    }
-    REQUIRE(!prefix_create(6, PAGE, &c, NULL));
-    for (int i = 0; i < 4; i++)
-        REQUIRE(!prefix_take(c, &pages[i]));
-    prefix_keep(c, pages, 3, a);
-    CHECK_INT(prefix_available(c), 2);
-    for (int i = 3; i >= 0; i--)
-        prefix_drop(c, pages[i]);
-    CHECK_INT(prefix_available(c), 6);
-    CHECK_INT(prefix_idle(c), 4);
-    CHECK_INT(prefix_share(c, a, 4, more), 4);
-    CHECK(!memcmp(pages, more, sizeof pages));
-    CHECK_INT(prefix_idle(c), 0);
-    for (int i = 0; i < 4; i++)
-        prefix_drop(c, more[i]);
-    CHECK_INT(prefix_share(c, b, 4, more), 1); /* alike for one page only */
-    prefix_drop(c, more[0]);
-    CHECK_INT(prefix_share(c, a + 1, 3, more), 0);
-    for (int i = 0; i < 3; i++) /* two free ones, then the end of the prefix */
-        REQUIRE(!prefix_take(c, &page));
-    CHECK_INT(page, pages[3]);
-    CHECK_INT(prefix_share(c, a, 4, more), 3);
-    CHECK_INT(prefix_take(c, &page), ERR_BUSY); /* what is in use stays */
-    for (int i = 0; i < 3; i++)
-        prefix_drop(c, more[i]);
-    prefix_clear(c);
-    CHECK_INT(prefix_idle(c), 0);
-    CHECK_INT(prefix_available(c), 3);
-    CHECK_INT(prefix_share(c, a, 4, more), 0);
-    prefix_destroy(c);
-}
-
 static const struct check_test tests[] = {
-    {"pages come and go", pages_come_and_go},
     {"random requests all end well", random_requests_all_end_well},
     {"the pipe fills", the_pipe_fills},
     {"chunks follow each other", chunks_follow_each_other},
@@ -653,7 +639,6 @@ static const struct check_test tests[] = {
     {"clients share fairly", clients_share_fairly},
     {"bounds and deadlines hold", bounds_and_deadlines_hold},
     {"shared beginnings are computed once", shared_beginnings_are_computed_once},
-    {"prefixes give way from their ends", prefixes_give_way_from_their_ends},
 };
 
 CHECK_MAIN(tests)
