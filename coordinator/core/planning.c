@@ -14,6 +14,8 @@
 #define UNKNOWN_RTT_S 0.3e-3
 /* Two predictions no further apart than this are the same to us: block times vary by as much from run to run. */
 #define ALIKE 1.02
+/* A block's time for one token may grow by so much from one point of a measured grid to the next. */
+#define SMOOTH 1.5
 
 /* ---- Profiles ---------------------------------------------------------------------------------------------------- */
 
@@ -76,6 +78,19 @@ static double cell_time(const struct control_message *profile, const struct plan
     return seconds;
 }
 
+/* One disturbed measurement must not ruin a plan, least of all where it is extrapolated: with more tokens a block takes
+ * longer, but not much longer a token than with fewer. `times` go `step` apart, one for each of at[]. */
+static void smooth(double *times, size_t step, const double *at, int count)
+{
+    for (int i = 1; i < count; i++) {
+        double before = times[(i - 1) * step], *now = &times[i * step], most = SMOOTH * before * at[i] / at[i - 1];
+        if (*now > most)
+            *now = most;
+        if (*now < before)
+            *now = before;
+    }
+}
+
 static int fill_profile(const struct control_message *m, const struct plan_model *model, int classes,
                         struct plan_device *device, struct error *err)
 {
@@ -107,6 +122,12 @@ static int fill_profile(const struct control_message *m, const struct plan_model
             for (int c = 0; c < past.count; c++)
                 p->prefill[(kind * chunk.count + k) * past.count + c] =
                     cell_time(m, model, kind, 1, chunk.at[k], past.at[c]);
+    }
+    for (int kind = 0; kind < classes; kind++) {
+        for (int c = 0; c < context.count; c++)
+            smooth(&p->decode[kind * batch.count * context.count + c], (size_t)context.count, batch.at, batch.count);
+        for (int c = 0; c < past.count; c++)
+            smooth(&p->prefill[kind * chunk.count * past.count + c], (size_t)past.count, chunk.at, chunk.count);
     }
     /* The head is measured for one token; with more it grows as a block does. */
     for (int b = 0; b < batch.count; b++)

@@ -111,6 +111,20 @@ static void measurements_become_the_problem(void)
     end(&w);
 }
 
+static void a_disturbed_measurement_is_mild(void)
+{
+    struct world w;
+    struct plan_problem *p = NULL;
+    REQUIRE(begin(&w));
+    w.cells[0][4].seconds = 5;    /* 64 tokens at once: somebody else had the core */
+    w.cells[0][2].seconds = 1e-6; /* 4 sequences: faster than one? */
+    REQUIRE(!planning_problem(&w.in, &p, NULL));
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 64, 0), 1.5 * 4 * 4e-3, 1e-9);
+    CHECK(cost_block_decode(p, 0, 0, 4) >= 1e-3);
+    plan_problem_free(p);
+    end(&w);
+}
+
 static void plans_obey(void)
 {
     static const uint32_t split[] = {2, 5, 1}, wrong[] = {2, 5};
@@ -175,6 +189,7 @@ static void what_was_not_measured_has_memory(void)
 
 static const struct check_test tests[] = {
     {"measurements become the problem", measurements_become_the_problem},
+    {"a disturbed measurement is mild", a_disturbed_measurement_is_mild},
     {"plans obey", plans_obey},
     {"what was not measured has memory", what_was_not_measured_has_memory},
 };
