@@ -266,6 +266,23 @@ static int prove(struct decode_track *t, struct solver *v, double share)
     return 0;
 }
 
+/* Local changes to the best plan so far, judged by this track. */
+static void improve(struct decode_track *t, struct solver *v)
+{
+    struct search s;
+    int size = v->space->types * v->space->blocks;
+    if (v->best >= TICKS_NEVER || v->space->stages || v->space->exclude_stages || t->lower >= v->best)
+        return;
+    struct candidate c = v->found;
+    ticks value = v->best;
+    prepare(&s, t, TICKS_NEVER);
+    s.space = v->space;
+    if (search_local(&s, &c, &value, size < 1300 ? 15 * size : 20000) && value < v->best) {
+        v->found = c;
+        v->best = value;
+    }
+}
+
 static int by_lower(const void *a, const void *b)
 {
     const struct decode_track *const *x = a, *const *y = b;
@@ -321,6 +338,8 @@ int solve_throughput(struct solver *v)
         qsort(order, (size_t)n, sizeof(struct decode_track *), by_lower);
     for (int i = 0; i < n && !rc; i++)
         rc = beam_down(order[i], v, 64, 8);
+    for (int i = 0; i < n && i < 4 && !rc; i++)
+        improve(order[i], v);
     for (int i = 0; i < n && !rc; i++)
         rc = prove(order[i], v, i + 1 < n ? 0.7 : 1);
     v->lower = TICKS_NEVER;

@@ -39,7 +39,7 @@ static ticks evaluate(struct local *x, const struct candidate *c)
 {
     const struct search *s = x->s;
     const struct space *sp = s->space;
-    ticks t[SEARCH_MAX_TRACKS];
+    ticks t[SEARCH_MAX_TRACKS], work = 0;
     x->effort--;
     for (int i = 0; i < s->tracks; i++)
         t[i] = sp->start[type_at(x, c, 0)];
@@ -48,19 +48,24 @@ static ticks evaluate(struct local *x, const struct candidate *c)
         ticks busy = 0;
         if (g) {
             size_t at = (size_t)type_at(x, c, g - 1) * (size_t)sp->types + (size_t)type;
+            if (s->work_factor)
+                work = larger(work, s->work_busy[at]);
             for (int i = 0; i < s->tracks; i++) {
                 ticks single = t[i] + s->track[i].single_busy[at];
                 busy = i ? larger(single, busy + s->track[i].run_busy[at]) : single;
                 t[i] = busy + sp->lag[at];
             }
         }
+        if (s->work_factor)
+            work = larger(work, layer_stage(s->work, sp, type, from, c->end[g]));
         for (int i = 0; i < s->tracks; i++) {
             t[i] += layer_stage(s->track[i].single, sp, type, from, c->end[g]);
             if (i)
                 t[i] = larger(t[i], t[i - 1] + layer_stage(s->track[i].run, sp, type, from, c->end[g]));
         }
     }
-    return t[s->tracks - 1] + sp->end[type_at(x, c, c->stages - 1)];
+    ticks value = t[s->tracks - 1] + sp->end[type_at(x, c, c->stages - 1)];
+    return s->work_factor ? larger(value, work * s->work_factor) : value;
 }
 
 /* Gives each stage as many blocks as memory and the work limit allow; false when that does not reach the end. */
