@@ -49,7 +49,7 @@ static void use(const struct tokenizer *t, const char *text, size_t size, unsign
     if (!rc)
         rc = tokenizer_decode(t, ids.ids, ids.count,
                               DETOKENIZER_START | DETOKENIZER_RAW_BYTES | DETOKENIZER_SHOW_SPECIAL, &out, NULL);
-    if (!rc && tokenizer_is_complete(t) && !(flags & 11) && (out.size != size || memcmp(out.data, text, size))) {
+    if (!rc && tokenizer_is_complete(t) && !(flags & 11) && (out.size != size || (size && memcmp(out.data, text, size)))) {
         /* bytes that UTF-8 never uses may lack a token */
         for (size_t i = 0; i < size; i++)
             if ((unsigned char)text[i] >= 0xF5 || (unsigned char)text[i] == 0xC0 || (unsigned char)text[i] == 0xC1)
