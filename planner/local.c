@@ -146,7 +146,10 @@ static bool try_devices(struct local *x, struct candidate *c)
 {
     const struct space *sp = x->s->space;
     if (c->stages < 1 || c->stages > sp->blocks ||
-        (sp->first_type >= 0 && sp->type_of[c->device[0]] != sp->first_type) || !balance(x, c))
+        (sp->first_type >= 0 && sp->type_of[c->device[0]] != sp->first_type))
+        return false;
+    x->effort -= 4; /* what balancing takes */
+    if (!balance(x, c))
         return false;
     ticks value = evaluate(x, c);
     if (value < x->value + x->value / 4)

@@ -13,7 +13,8 @@
 #include "planner/cost.h"
 #include "planner/solver.h"
 
-enum { MAX_BANDS = 96, FEW_TRACKS = 6 };
+/* Steps: runs of a bound that tune its prices, before a beam and before an exact search. */
+enum { MAX_BANDS = 96, FEW_TRACKS = 6, BEAM_STEPS = 12, EXACT_STEPS = 60 };
 
 /* Chunks first..last of the prompt as one piece of work. */
 struct piece {
@@ -47,6 +48,7 @@ struct prefill {
     struct solver *v;
     int tracks;
     bool exact; /* a track for each chunk */
+    int64_t runs; /* of bounds that may still be spent on cutting bands */
     bool brief; /* a small budget or very many types: fewer bands, once */
     struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
     ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
@@ -306,6 +308,7 @@ static void price_way(struct prefill *f, struct band *b, int w, int steps)
     struct bound *bound = &f->bottleneck_bound[w];
     const struct relaxation *r = &f->bottleneck[w];
     ticks best = f->v->best;
+    f->runs -= steps;
     memcpy(bound->lambda, b->lambda[w], sizeof bound->lambda);
     bound_run(bound, r);
     ticks old = bound->root;
@@ -334,7 +337,7 @@ static int search_band(struct prefill *f, struct band *b, int beam, bool exact, 
 {
     struct search s;
     ticks lower = 0;
-    price_band(f, b, 40);
+    price_band(f, b, exact ? EXACT_STEPS : BEAM_STEPS);
     if (b->lower >= f->v->best)
         return 0;
     run_chains(f, b->lambda[b->root[0] < b->root[f->ways - 1] ? f->ways - 1 : 0]);
@@ -362,7 +365,7 @@ static int cut_bands(struct prefill *f, struct band *band, int most_bands, ticks
     int n = 1, i;
     band[0] = (struct band){.least = least, .most = most};
     price_band(f, &band[0], 40);
-    while (n < most_bands && (i = worst_band(band, n, f->v->best)) >= 0) {
+    while (n < most_bands && f->runs > 0 && (i = worst_band(band, n, f->v->best)) >= 0) {
         double cut = sqrt((double)(band[i].least + 1) * (double)(band[i].most + 1));
         ticks middle = (ticks)cut;
         if (middle < band[i].least || middle >= band[i].most)
@@ -464,6 +467,7 @@ static int solve(struct prefill *f)
     int n = 0;
     /* Twice: the beams of the first cut lower the best, which the second needs to cut in the right places. */
     for (int round = f->brief; round < 2 && !rc; round++) {
+        f->runs = 1 + (int64_t)(1e8 / ((double)v->space->types * v->space->types * v->space->blocks));
         high = v->best < TICKS_NEVER ? v->best : never;
         n = least < high ? cut_bands(f, band, round && !f->brief ? MAX_BANDS : MAX_BANDS / 4, least, high) : 0;
         qsort(band, (size_t)n, sizeof *band, by_lower);
