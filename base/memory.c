@@ -9,25 +9,32 @@
 #include <string.h>
 #include <sys/mman.h>
 
+static _Atomic long failing_at = -1; /* -1: the environment not read yet, 0: never */
+static _Atomic long counted;
+
 static long fail_at(void)
 {
-    static _Atomic long at = -1; /* -1: not read yet, 0: never */
-    long value = atomic_load_explicit(&at, memory_order_relaxed);
+    long value = atomic_load_explicit(&failing_at, memory_order_relaxed);
     if (value < 0) {
         const char *text = getenv("BRIGADE_FAIL_ALLOC");
         value = text ? atol(text) : 0;
         if (value < 0)
             value = 0;
-        atomic_store_explicit(&at, value, memory_order_relaxed);
+        atomic_store_explicit(&failing_at, value, memory_order_relaxed);
     }
     return value;
 }
 
+void mem_fail_at(long k)
+{
+    atomic_store(&counted, 0);
+    atomic_store(&failing_at, k);
+}
+
 static int must_fail(void)
 {
-    static _Atomic long count;
     long at = fail_at();
-    return at && atomic_fetch_add(&count, 1) + 1 == at;
+    return at && atomic_fetch_add(&counted, 1) + 1 == at;
 }
 
 void *mem_alloc(size_t bytes)

@@ -17,6 +17,9 @@ char *mem_strndup(const char *text, size_t bytes);
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mem_free(void *p);
 
+/* For tests: the k-th allocation from now on fails, counted over the process; 0: none. Overrides the environment. */
+void mem_fail_at(long k);
+
 /* Large arrays: 64-byte aligned (2 MiB when at least that large), zeroed, huge pages advised. Free with mem_unmap. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *p, size_t bytes);

@@ -1,9 +1,9 @@
 /* Makes the k-th allocation fail, for every k, while a model is opened, read and quantised: each run must end in one
  * line of "out of memory", leave the target alone and leak nothing (a leak checker sees the children's exit). */
 #include "tests/check.h"
+#include "tests/child.h"
 
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "engine/files/gguf.h"
@@ -28,25 +28,9 @@ static void paths(void)
     snprintf(target, sizeof target, "%s/target.gguf", folder);
 }
 
-/* The counter of failing allocations belongs to a process, so all that allocates happens in children. */
-static int in_child(int (*work)(void), long fail_at)
+static int make_files(void *unused)
 {
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        char number[32];
-        snprintf(number, sizeof number, "%ld", fail_at);
-        setenv("BRIGADE_FAIL_ALLOC", number, 1);
-        exit(work());
-    }
-    int status = 0;
-    if (child < 0 || waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
-        return WRONG;
-    return WEXITSTATUS(status);
-}
-
-static int make_files(void)
-{
+    (void)unused;
     struct gguf_builder b = {0};
     gguf_build_llama(&b, TYPE_F16);
     gguf_build_write(&b, source);
@@ -68,8 +52,9 @@ static int verdict(int rc, const struct error *err)
     return rc == ERR_NOMEM && err->code == ERR_NOMEM && strstr(err->text, "out of memory") ? OUT_OF_MEMORY : WRONG;
 }
 
-static int open_set(void)
+static int open_set(void *unused)
 {
+    (void)unused;
     struct gguf *g = NULL;
     struct error err = {0};
     int rc = gguf_open(split, &g, &err);
@@ -77,8 +62,9 @@ static int open_set(void)
     return verdict(rc, &err);
 }
 
-static int quantise(void)
+static int quantise(void *unused)
 {
+    (void)unused;
     struct gguf *g = NULL;
     struct error err = {0};
     int rc = gguf_open(source, &g, &err);
@@ -88,8 +74,9 @@ static int quantise(void)
     return verdict(rc, &err);
 }
 
-static int inspect(void)
+static int inspect(void *unused)
 {
+    (void)unused;
     struct gguf *g = NULL;
     struct inspect_summary *s = NULL;
     struct error err = {0};
@@ -101,11 +88,11 @@ static int inspect(void)
     return verdict(rc, &err);
 }
 
-static void every_failure(int (*work)(void), long at_least)
+static void every_failure(int (*work)(void *), long at_least)
 {
     long k = 1;
     for (; k < 10000; k++) {
-        int code = in_child(work, k);
+        int code = child_run(work, NULL, k);
         if (code == DONE)
             break;
         if (code != OUT_OF_MEMORY)
@@ -118,19 +105,19 @@ static void every_failure(int (*work)(void), long at_least)
 
 static void opening_a_set(void)
 {
-    REQUIRE(in_child(make_files, 0) == DONE);
+    REQUIRE(child_run(make_files, NULL, 0) == DONE);
     every_failure(open_set, 10);
 }
 
 static void quantising(void)
 {
-    REQUIRE(in_child(make_files, 0) == DONE);
+    REQUIRE(child_run(make_files, NULL, 0) == DONE);
     every_failure(quantise, 40);
 }
 
 static void inspecting(void)
 {
-    REQUIRE(in_child(make_files, 0) == DONE);
+    REQUIRE(child_run(make_files, NULL, 0) == DONE);
     every_failure(inspect, 6);
 }
 

@@ -1,7 +1,7 @@
 /* A model in this process: feeding, cutting back, limits, and every allocation failing in turn. */
 #include "tests/check.h"
+#include "tests/child.h"
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -11,27 +11,11 @@
 
 static char path[512];
 
-/* Everything that allocates happens in children: the counter of failing allocations belongs to a process. */
-static int in_child(int (*work)(void), long fail_at)
-{
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        char number[32];
-        snprintf(number, sizeof number, "%ld", fail_at);
-        setenv("BRIGADE_FAIL_ALLOC", number, 1);
-        exit(work());
-    }
-    int status = 0;
-    if (child < 0 || waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
-        return -1;
-    return WEXITSTATUS(status);
-}
-
 static const char *variant = "llama";
 
-static int write_file(void)
+static int write_file(void *unused)
 {
+    (void)unused;
     struct gguf_builder b = {0};
     model_build_into(&b, model_variant_find(variant), TYPE_Q8_0);
     gguf_build_write(&b, path);
@@ -41,8 +25,9 @@ static int write_file(void)
 enum { DONE = 40, OUT_OF_MEMORY = 41, WRONG = 42 };
 
 /* Opens, loads over two stages, computes and closes; leak checkers see the exit. */
-static int whole_life(void)
+static int whole_life(void *unused)
 {
+    (void)unused;
     struct model *m = NULL;
     struct local *l = NULL;
     struct error err = {0};
@@ -68,10 +53,10 @@ static void every_allocation_may_fail(void)
     static const char *const variants[] = {"llama", "phi3-longrope", "gpt2", "mixtral", "deepseek3"};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         variant = variants[i];
-        REQUIRE(in_child(write_file, 0) == 0);
+        REQUIRE(child_run(write_file, NULL, 0) == 0);
         long k = 1;
         int got;
-        while ((got = in_child(whole_life, k)) == OUT_OF_MEMORY && k < 5000)
+        while ((got = child_run(whole_life, NULL, k)) == OUT_OF_MEMORY && k < 5000)
             k++;
         if (got != DONE || k < 60)
             CHECK_FAIL("%s: allocation %ld ended with %d", variant, k, got);

@@ -1,10 +1,7 @@
 /* Vocabularies from hell: what must be an error is one, with a line that says where; what may pass never harms. Then
  * mutations of good files (cut, flip, overwrite, lengthen), and every allocation failing in turn. */
 #include "tests/check.h"
-
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/child.h"
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -12,9 +9,7 @@
 #include "tests/engine/random_text.h"
 #include "tests/engine/vocab_samples.h"
 
-extern char **environ;
 static struct sample sample;
-static const char *program;
 
 static int open_bytes(const void *bytes, size_t size, struct tokenizer **t, struct error *err)
 {
@@ -268,25 +263,10 @@ static void mutations_are_harmless(void)
     CHECK(refused > 300);
 }
 
-static int run_once_failing(int kind, int at)
-{
-    char value[32], which[2] = {(char)('0' + kind), 0};
-    snprintf(value, sizeof value, "BRIGADE_FAIL_ALLOC=%d", at);
-    char *environment[64] = {value}, *argv[] = {(char *)program, (char *)"--once", which, NULL};
-    int n = 1, status = -1;
-    for (char **e = environ; *e && n < 62; e++)
-        if (strncmp(*e, "BRIGADE_FAIL_ALLOC", 18))
-            environment[n++] = *e;
-    pid_t child;
-    if (posix_spawn(&child, "/proc/self/exe", NULL, NULL, argv, environment))
-        return -1;
-    waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 /* 0: all went well; 3: a clean ERR_NOMEM. */
-static int once(int kind)
+static int once(void *context)
 {
+    int kind = *(int *)context;
     struct vocab_build b;
     build(&b, kind);
     int rc = b.bytes.failed ? b.bytes.failed : use(b.bytes.data, b.bytes.size, 6);
@@ -299,7 +279,7 @@ static void each_allocation_may_fail(void)
     for (int kind = 0; kind < 3; kind++) {
         int at = 1, rc = 3, clean = 0;
         for (; rc == 3 || at < 20; at++) {
-            rc = run_once_failing(kind, at);
+            rc = child_run(once, &kind, at);
             clean += rc == 3;
             if (rc != 0 && rc != 3)
                 CHECK_FAIL("kind %d, allocation %d failing: exit %d", kind, at, rc);
@@ -318,9 +298,6 @@ static const struct check_test tests[] = {
 
 int main(int argc, char **argv)
 {
-    program = argv[0];
     log_set_default("test_tokenizer_hostile", LOG_LEVEL_ERROR);
-    if (argc == 3 && !strcmp(argv[1], "--once"))
-        return once(atoi(argv[2]));
     return check_main(argc, argv, tests, sizeof tests / sizeof *tests);
 }
