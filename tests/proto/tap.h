@@ -54,7 +54,7 @@ static inline void *tap_run(void *context)
     struct tap *t = context;
     struct pollfd p[1 + 2 * TAP_CONNECTIONS];
     int pairs = 0;
-    static unsigned char bytes[65536];
+    unsigned char bytes[65536];
     p[0] = (struct pollfd){.fd = t->listener, .events = POLLIN};
     while (!t->stop) {
         poll(p, (nfds_t)(1 + 2 * pairs), 50);
@@ -116,6 +116,15 @@ static inline void tap_stop(struct tap *t)
     close(t->listener);
     free(t->seen[0]);
     free(t->seen[1]);
+}
+
+/* Bytes that passed towards the target (0) or back (1). */
+static inline size_t tap_size(struct tap *t, int way)
+{
+    pthread_mutex_lock(&t->lock);
+    size_t size = t->size[way];
+    pthread_mutex_unlock(&t->lock);
+    return size;
 }
 
 /* Whether a run of bytes passed, in either direction. */

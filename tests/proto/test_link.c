@@ -538,7 +538,7 @@ static void the_wire_shows_nothing(void)
         link_message_free(&m);
     }
     for (int way = 0; way < 2; way++)
-        CHECK(tap.size[way] > 20 * (sizeof prompt + sizeof activations));
+        CHECK(tap_size(&tap, way) > 20 * (sizeof prompt + sizeof activations));
     for (size_t at = 0; at + 8 <= sizeof prompt; at += 8)
         CHECK(!tap_saw(&tap, prompt + at, 8));
     for (int i = 0; i + 2 <= 256; i += 2)

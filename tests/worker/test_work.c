@@ -326,8 +326,8 @@ static void the_pipe_shows_nothing(void)
     REQUIRE(r.frame.result.span_count == 1 && r.frame.result.spans[0].float_count == RIG_VOCABULARY);
     CHECK(!memcmp(r.frame.result.spans[0].floats, logits, sizeof logits));
     rig_result_free(&r);
-    CHECK(taps[0].size[0] > sizeof(int32_t) * TOKENS && taps[1].size[0] > sizeof(float) * TOKENS * width);
-    CHECK(taps[1].size[1] > sizeof logits);
+    CHECK(tap_size(&taps[0], 0) > sizeof(int32_t) * TOKENS);
+    CHECK(tap_size(&taps[1], 0) > sizeof(float) * TOKENS * width && tap_size(&taps[1], 1) > sizeof logits);
     for (int i = 0; i < 2; i++) {
         for (uint32_t t = 0; t + 4 <= TOKENS; t += 4)
             CHECK(!tap_saw(&taps[i], tokens + t, 16));
