@@ -230,12 +230,36 @@ static void put_nodes(const struct runner_status *s, struct buffer *b)
     }
 }
 
+static void put_batches(const struct scheduler_batches *batches, struct buffer *b)
+{
+    uint64_t n = 0;
+    put_family(b, "microbatch_tokens", "histogram", "Micro-batches by their tokens.");
+    for (unsigned i = 0; i + 1 < SCHEDULER_BATCH_BUCKETS; i++) {
+        n += batches->buckets[i];
+        buffer_printf(b, "brigade_microbatch_tokens_bucket{le=\"%u\"} %llu\n", 1u << i, (unsigned long long)n);
+    }
+    buffer_printf(b,
+                  "brigade_microbatch_tokens_bucket{le=\"+Inf\"} %llu\nbrigade_microbatch_tokens_sum %llu\n"
+                  "brigade_microbatch_tokens_count %llu\n",
+                  (unsigned long long)batches->count, (unsigned long long)batches->tokens,
+                  (unsigned long long)batches->count);
+}
+
 static void put_runner(const struct runner_status *s, struct buffer *b)
 {
     put_value(b, "requests_running", "gauge", "Sequences that compute now.", s->running);
     put_value(b, "requests_queued", "gauge", "Requests that wait.", s->queued);
     put_value(b, "kv_pages", "gauge", "Pages of the cache.", s->pages);
     put_value(b, "kv_pages_used", "gauge", "Pages in use.", s->pages_used);
+    put_value(b, "kv_pages_idle", "gauge", "Pages kept for prompts that begin like earlier ones; free when needed.",
+              s->pages_idle);
+    put_value(b, "prefix_hits_total", "counter", "Requests that began on kept pages.", (double)s->prefix_hits);
+    put_value(b, "prefix_misses_total", "counter", "Requests that found no kept page.", (double)s->prefix_misses);
+    put_value(b, "prompt_tokens_shared_total", "counter", "Prompt tokens found on kept pages and not computed again.",
+              (double)s->tokens_shared);
+    put_value(b, "preemptions_total", "counter", "Times a request made room for others, to be computed again later.",
+              (double)s->preempted);
+    put_batches(&s->batches, b);
     put_value(b, "microbatches_in_flight", "gauge", "Micro-batches under way.", s->microbatches);
     put_value(b, "microbatches_in_flight_max", "gauge", "Most micro-batches that may be under way.", s->microbatches_max);
     put_value(b, "tokens_in_total", "counter", "Prompt tokens computed.", (double)s->tokens_in);

@@ -155,6 +155,15 @@ static int parse_seed(struct api_request *r, const json_t *value, const char *na
     return rc;
 }
 
+static int parse_priority(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
+{
+    int64_t priority = 0;
+    int rc = get_integer(value, name, -REQUEST_PRIORITY_MAX, REQUEST_PRIORITY_MAX, &priority, e);
+    if (!rc)
+        r->asked.priority = (int32_t)priority;
+    return rc;
+}
+
 static int parse_n(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
 {
     int64_t n = 0;
@@ -355,6 +364,7 @@ static const struct field fields[] = {
     {"echo", TEXT, parse_echo},
     {"suffix", TEXT, parse_suffix},
     {"ignore_eos", BOTH, parse_ignore_end},
+    {"priority", BOTH, parse_priority},
     {"chat_template_kwargs", CHAT, parse_template_variables},
     {"response_format", BOTH, parse_response_format},
     {"tools", CHAT, parse_empty_array},

@@ -53,6 +53,9 @@ static int check_options(const struct request_options *o, uint32_t vocabulary, u
         if (o->prompt[i] < 0 || (uint32_t)o->prompt[i] >= vocabulary)
             return error_set(err, ERR_USAGE, "token %d at position %zu of the prompt is outside the vocabulary of %u",
                              o->prompt[i], i, vocabulary);
+    if (o->priority > REQUEST_PRIORITY_MAX || o->priority < -REQUEST_PRIORITY_MAX)
+        return error_set(err, ERR_USAGE, "a priority of %d; it must be between -%d and %d", o->priority,
+                         REQUEST_PRIORITY_MAX, REQUEST_PRIORITY_MAX);
     if (o->stop_count > REQUEST_STOPS_MAX)
         return error_set(err, ERR_USAGE, "%zu stop strings; at most %d", o->stop_count, REQUEST_STOPS_MAX);
     for (size_t i = 0; i < o->stop_count; i++)

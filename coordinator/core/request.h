@@ -17,6 +17,7 @@
 
 #define REQUEST_STOPS_MAX 16
 #define REQUEST_STOP_BYTES_MAX 256
+#define REQUEST_PRIORITY_MAX 100 /* and its negative; 0 is usual */
 
 enum finish_reason {
     FINISH_NONE,      /* still running */
@@ -71,6 +72,7 @@ struct request_options {
     bool logits;              /* raw logits after the prompt's last token; excludes max_tokens > 0 */
     unsigned decode_flags;    /* detokenizer_flags of the streamed text */
     uint64_t client;          /* requests of one client share its turn; 0 is a client too */
+    int32_t priority;         /* higher ones go first and keep their pages longest; see REQUEST_PRIORITY_MAX */
     int64_t deadline_us;      /* from arrival, then FINISH_ERROR with ERR_TIMEOUT; 0: none */
     /* Called by the thread that steps the runner, on_finish exactly once and last. What they are given is valid during
      * the call. They may submit and cancel; they must return soon, for the cluster waits meanwhile. May be NULL. */

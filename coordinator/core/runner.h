@@ -24,6 +24,7 @@
 
 #include "base/error.h"
 #include "coordinator/core/request.h"
+#include "coordinator/core/schedule.h"
 #include "engine/model/model.h"
 #include "engine/text/tokenizer.h"
 
@@ -158,6 +159,9 @@ struct runner_status {
     uint32_t pages_idle;                      /* kept for prompts that begin like earlier ones */
     uint64_t tokens_shared;                   /* prompt tokens that were found there and not computed again */
     uint32_t microbatches, microbatches_max; /* in flight */
+    uint64_t prefix_hits, prefix_misses;      /* requests that began on kept pages, and those that found none */
+    uint64_t preempted;                       /* times a request had to make room for others and was computed again */
+    struct scheduler_batches batches;         /* micro-batches by size */
     uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;
     double round_seconds;     /* of a decoding micro-batch through all stages and back; median, 0 unknown */
     double hop_seconds;       /* of that, outside the stages' computing, for one of stage_count + 1 hops */

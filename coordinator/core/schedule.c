@@ -1,6 +1,6 @@
 /* The scheduler: the life of requests inside it, from submission to their end, and what results do to them. Owns the
- * requests, the page pool and the record of what is under way; touches no socket and no clock. How micro-batches are
- * made stands in schedule_build.c. One owner thread. */
+ * requests, the page pool and the record of what is under way; touches no socket and no clock. Who computes stands in
+ * schedule_admit.c, how micro-batches are made in schedule_build.c. One owner thread. */
 #include "coordinator/core/schedule.h"
 
 #include <string.h>
@@ -41,6 +41,7 @@ int scheduler_create(const struct scheduler_options *o, struct scheduler **out, 
     s->o = *o;
     s->next_batch = 1;
     s->next_sequence = 1;
+    s->next_rank = 1;
     s->queue = mem_zalloc(o->queue + o->sequences, sizeof *s->queue);
     s->running = mem_zalloc(o->sequences, sizeof *s->running);
     s->sent = mem_zalloc(o->in_flight, sizeof *s->sent);
@@ -70,7 +71,7 @@ void scheduler_destroy(struct scheduler *s)
     if (!s)
         return;
     for (uint32_t i = 0; i < s->queued; i++)
-        request_destroy(s->queue[i]);
+        request_destroy(s->queue[i].request);
     for (uint32_t i = 0; i < s->running_count; i++) {
         request_destroy(s->running[i].request);
         mem_free(s->running[i].pages);
@@ -94,7 +95,7 @@ int scheduler_submit(struct scheduler *s, struct request *r, struct error *err)
     if (s->queued >= s->o.queue + (s->o.sequences - s->running_count))
         return error_set(err, ERR_BUSY, "%u requests run and %u wait: the queue is full, try again later",
                          s->running_count, s->queued);
-    s->queue[s->queued++] = r;
+    s->queue[s->queued++] = (struct waiting){.request = r};
     return 0;
 }
 
@@ -114,31 +115,34 @@ static void count_end(struct scheduler *s, const struct request *r)
     }
 }
 
-static void drop_pages(struct scheduler *s, struct running *run)
+struct request *running_remove(struct scheduler *s, uint32_t index)
 {
+    struct running *run = &s->running[index];
+    struct request *request = run->request;
+    if (run->started && s->release_count < 2 * s->o.sequences)
+        s->release[s->release_count++] = run->sequence;
     /* The end of the sequence first, so that it is older than its beginning. */
     for (uint32_t i = run->page_count; i-- > 0;)
         prefix_drop(s->pages, run->pages[i]);
-    s->promised -= run->page_limit - run->page_count;
+    if (run->reserved > run->page_count)
+        s->promised -= run->reserved - run->page_count;
     mem_free(run->pages);
+    s->running_count--;
+    memmove(run, run + 1, (s->running_count - index) * sizeof *run);
+    return request;
 }
 
 static void drop_running(struct scheduler *s, uint32_t index)
 {
-    struct running *run = &s->running[index];
-    if (run->started && s->release_count < 2 * s->o.sequences)
-        s->release[s->release_count++] = run->sequence;
-    count_end(s, run->request);
-    request_destroy(run->request);
-    drop_pages(s, run);
-    s->running_count--;
-    memmove(run, run + 1, (s->running_count - index) * sizeof *run);
+    struct request *request = running_remove(s, index);
+    count_end(s, request);
+    request_destroy(request);
 }
 
 static void drop_queued(struct scheduler *s, uint32_t index)
 {
-    count_end(s, s->queue[index]);
-    request_destroy(s->queue[index]);
+    count_end(s, s->queue[index].request);
+    request_destroy(s->queue[index].request);
     s->queued--;
     memmove(&s->queue[index], &s->queue[index + 1], (s->queued - index) * sizeof *s->queue);
 }
@@ -146,8 +150,8 @@ static void drop_queued(struct scheduler *s, uint32_t index)
 void scheduler_cancel(struct scheduler *s, uint64_t id, int64_t now_us)
 {
     for (uint32_t i = 0; i < s->queued; i++)
-        if (request_id(s->queue[i]) == id) {
-            request_finish(s->queue[i], FINISH_CANCELLED, NULL, now_us);
+        if (request_id(s->queue[i].request) == id) {
+            request_finish(s->queue[i].request, FINISH_CANCELLED, NULL, now_us);
             drop_queued(s, i);
             return;
         }
@@ -166,7 +170,7 @@ static void end_all(struct scheduler *s, enum finish_reason reason, const struct
         drop_running(s, 0);
     }
     while (s->queued) {
-        request_finish(s->queue[0], reason, error, now_us);
+        request_finish(s->queue[0].request, reason, error, now_us);
         drop_queued(s, 0);
     }
 }
@@ -199,9 +203,9 @@ int64_t scheduler_tick(struct scheduler *s, int64_t now_us)
 {
     int64_t next = INT64_MAX;
     for (uint32_t i = s->queued; i-- > 0;) {
-        int64_t deadline = deadline_of(s->queue[i]);
+        int64_t deadline = deadline_of(s->queue[i].request);
         if (deadline <= now_us) {
-            expire(s->queue[i], now_us);
+            expire(s->queue[i].request, now_us);
             drop_queued(s, i);
         } else if (deadline < next) {
             next = deadline;
@@ -319,17 +323,10 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 
 void scheduler_restart(struct scheduler *s)
 {
-    uint32_t n = s->running_count;
+    while (s->running_count)
+        scheduler_preempt(s, s->running_count - 1);
     s->sent_count = 0;
     s->release_count = 0;
-    /* Back to the head of the queue; they are admitted again in the same order, and computed from their tokens. */
-    memmove(s->queue + n, s->queue, s->queued * sizeof *s->queue);
-    for (uint32_t i = 0; i < n; i++) {
-        s->queue[i] = s->running[i].request;
-        drop_pages(s, &s->running[i]);
-    }
-    s->queued += n;
-    s->running_count = 0;
     prefix_clear(s->pages);
 }
 
@@ -350,6 +347,10 @@ void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
         .done = s->done,
         .failed = s->failed,
         .cancelled = s->cancelled,
+        .preempted = s->preempted,
+        .prefix_hits = s->prefix_hits,
+        .prefix_misses = s->prefix_misses,
+        .batches = s->batches,
     };
 }
 

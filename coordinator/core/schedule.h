@@ -5,9 +5,12 @@
  * stalls the others. A sequence is in at most one decoding micro-batch at a time; the chunks of one prompt follow each
  * other down the pipe without waiting, for each depends only on those before it.
  *
- * Requests wait in one bounded queue; the next one admitted is the earliest of the client with the fewest running.
- * Admission reserves the pages of the whole answer, so a running sequence never lacks one. Pages of a finished or
- * cancelled request are free at once: the stages are told with the next micro-batch, before its spans are applied.
+ * Requests wait in one bounded queue; the next one admitted is, of the highest priority, the earliest of the client with
+ * the fewest running. Admission reserves the pages of the tokens it begins with; an answer takes more as it grows. When
+ * pages run short the sequence of the lowest priority, of those the one first admitted last, goes back to the head of the
+ * queue and is computed again later from its known tokens: the same tokens follow. The first in that order never makes
+ * room and a cache holds at least one context, so every request comes to its end. Pages of a finished, cancelled or
+ * preempted sequence are free at once: the stages are told with the next micro-batch, before its spans are applied.
  *
  * A prompt that begins like an earlier one starts on that one's pages (prefix.h), and waits for them while they are being
  * computed.
@@ -67,12 +70,23 @@ void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_
  * are new. What follows is the same tokens (replay). */
 void scheduler_restart(struct scheduler *s);
 
+enum { SCHEDULER_BATCH_BUCKETS = 12 };
+
+/* Micro-batches by their tokens: up to 1, 2, 4, … 1024 each, then larger ones. */
+struct scheduler_batches {
+    uint64_t buckets[SCHEDULER_BATCH_BUCKETS];
+    uint64_t count, tokens;
+};
+
 struct scheduler_counts {
     uint32_t running, queued, in_flight, in_flight_max;
     uint32_t pages, pages_used;          /* all, and those of running sequences */
-    uint32_t pages_promised, pages_idle; /* what those may yet take; kept prefixes that nobody uses now */
+    uint32_t pages_promised, pages_idle; /* reserved and not yet taken; kept prefixes that nobody uses now */
     uint64_t tokens_shared;              /* prompt tokens that were not computed again */
     uint64_t tokens_in, tokens_out, done, failed, cancelled; /* prompt tokens computed, tokens generated, requests */
+    uint64_t preempted;                  /* times a sequence had to make room */
+    uint64_t prefix_hits, prefix_misses; /* sequences that started on kept pages, and those that found none */
+    struct scheduler_batches batches;
 };
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out);
 bool scheduler_busy(const struct scheduler *s);

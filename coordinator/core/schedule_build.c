@@ -1,106 +1,9 @@
-/* Admission by pages, and the next micro-batch: decoding sequences first, then prompt chunks. Pure; the scheduler's
- * owner thread. */
+/* The next micro-batch: decoding sequences first, then prompt chunks. Pure; the scheduler's owner thread. */
 #include <string.h>
 
 #include "base/hash.h"
 #include "base/memory.h"
 #include "coordinator/core/schedule_state.h"
-
-/* ---- Admission --------------------------------------------------------------------------------------------------- */
-
-/* Pages of the longest this request can become. */
-static uint32_t pages_wanted(const struct scheduler *s, const struct request *r)
-{
-    uint64_t longest = (uint64_t)request_prompt_count(r) + request_asked(r)->max_tokens;
-    if (longest > s->o.max_context)
-        longest = s->o.max_context;
-    return (uint32_t)((longest + s->o.page_tokens - 1) / s->o.page_tokens);
-}
-
-static uint32_t client_load(const struct scheduler *s, uint64_t client)
-{
-    uint32_t load = 0;
-    for (uint32_t i = 0; i < s->running_count; i++)
-        load += request_asked(s->running[i].request)->client == client;
-    return load;
-}
-
-/* The earliest request of the client with the fewest running ones. */
-static uint32_t next_in_queue(const struct scheduler *s)
-{
-    uint32_t best = 0, best_load = UINT32_MAX;
-    for (uint32_t i = 0; i < s->queued && best_load; i++) {
-        uint32_t load = client_load(s, request_asked(s->queue[i])->client);
-        if (load < best_load) {
-            best_load = load;
-            best = i;
-        }
-    }
-    return best;
-}
-
-/* Begins a sequence on the kept pages that hold its first tokens; at least one position is left to compute. Asked for
- * scores, it computes everything. Called again until its first span goes out, for more may have been computed. */
-static void start_on_prefix(struct scheduler *s, struct running *run)
-{
-    uint32_t count, most;
-    const int32_t *tokens = request_tokens(run->request, &count);
-    if (request_asked(run->request)->scores)
-        return;
-    most = (count - 1) / s->o.page_tokens;
-    for (uint32_t i = run->page_count; i-- > 0;)
-        prefix_drop(s->pages, run->pages[i]);
-    s->promised += run->page_count;
-    run->page_count = prefix_share(s->pages, tokens, most < run->page_limit ? most : run->page_limit, run->pages);
-    s->promised -= run->page_count;
-    run->submitted = run->computed = run->page_count * s->o.page_tokens;
-    run->hash = hash_tokens(HASH_TOKENS_START, tokens, run->submitted);
-}
-
-/* Whether an earlier sequence is computing pages that this one could start on: then it waits for them. */
-static bool awaits_prefix(const struct scheduler *s, uint32_t index)
-{
-    const struct running *run = &s->running[index];
-    uint32_t count;
-    const int32_t *tokens = request_tokens(run->request, &count);
-    for (uint32_t i = 0; i < index && !request_asked(run->request)->scores; i++) {
-        const struct running *other = &s->running[i];
-        uint32_t limit = request_prompt_count(other->request), same = 0, unused;
-        const int32_t *theirs = request_tokens(other->request, &unused);
-        limit = limit < count - 1 ? limit : count - 1;
-        while (same < limit && tokens[same] == theirs[same])
-            same++;
-        same -= same % s->o.page_tokens;
-        if (same > run->submitted && other->computed < same)
-            return true;
-    }
-    return false;
-}
-
-static int admit(struct scheduler *s, struct error *err)
-{
-    while (s->queued && s->running_count < s->o.sequences) {
-        uint32_t index = next_in_queue(s);
-        struct running run = {.request = s->queue[index], .page_limit = pages_wanted(s, s->queue[index])};
-        if (!(run.pages = mem_resize(NULL, run.page_limit, sizeof *run.pages)))
-            return error_set(err, ERR_NOMEM, "out of memory for a page table of %u entries", run.page_limit);
-        s->promised += run.page_limit;
-        run.hash = HASH_TOKENS_START;
-        start_on_prefix(s, &run);
-        if (s->promised > prefix_available(s->pages)) {
-            for (uint32_t i = run.page_count; i-- > 0;)
-                prefix_drop(s->pages, run.pages[i]);
-            s->promised -= run.page_limit - run.page_count;
-            mem_free(run.pages);
-            return 0; /* it waits, and nobody overtakes it: so it will come */
-        }
-        run.sequence = s->next_sequence++;
-        s->running[s->running_count++] = run;
-        s->queued--;
-        memmove(&s->queue[index], &s->queue[index + 1], (s->queued - index) * sizeof *s->queue);
-    }
-    return 0;
-}
 
 /* ---- Building a micro-batch -------------------------------------------------------------------------------------- */
 
@@ -114,8 +17,7 @@ uint32_t running_positions_left(const struct running *run)
     return count - run->submitted;
 }
 
-/* One token behind the prompt: the step of a decoding sequence (else a part of a prompt, or of a replay). */
-static bool decodes(const struct running *run)
+bool running_decodes(const struct running *run)
 {
     return run->submitted >= request_prompt_count(run->request) && running_positions_left(run) == 1;
 }
@@ -197,14 +99,14 @@ static int add_span(struct scheduler *s, struct running *run, uint32_t most, str
         span->sampling = sampling;
         run->started = true;
         s->tokens_shared += first;
+        s->prefix_hits += first > 0;
+        s->prefix_misses += !first;
     }
     uint32_t pages = (first + count + s->o.page_tokens - 1) / s->o.page_tokens;
     while (run->page_count < pages) {
-        if (run->page_count == run->page_limit || prefix_take(s->pages, &run->pages[run->page_count]))
-            return error_set(err, ERR_INTERNAL, "sequence %u needs page %u of %u promised", run->sequence, pages,
-                             run->page_limit);
-        run->page_count++;
-        s->promised--;
+        int rc = running_take_page(s, run, err);
+        if (rc)
+            return rc;
     }
     span->page_offset = run->pages_sent;
     span->page_count = pages > run->pages_sent ? pages - run->pages_sent : 0;
@@ -225,7 +127,8 @@ static uint32_t decode_share(const struct scheduler *s)
 {
     uint32_t decoding = 0, groups_under_way = 0;
     for (uint32_t i = 0; i < s->running_count; i++)
-        decoding += s->running[i].waits_for_token || decodes(&s->running[i]);
+        decoding += s->running[i].waits_for_token ||
+                    (running_decodes(&s->running[i]) && running_has_room(s, &s->running[i]));
     for (uint32_t i = 0; i < s->sent_count; i++)
         groups_under_way += s->sent[i].decodes > 0;
     return groups_under_way < s->o.groups ? (decoding + s->o.groups - 1) / s->o.groups : 0;
@@ -237,9 +140,19 @@ static uint32_t chunk_share(const struct scheduler *s)
 {
     uint64_t whole = 0;
     for (uint32_t i = 0; i < s->running_count; i++)
-        if (!decodes(&s->running[i]) && running_positions_left(&s->running[i]))
+        if (!running_decodes(&s->running[i]) && running_positions_left(&s->running[i]))
             whole += s->running[i].submitted + running_positions_left(&s->running[i]);
     return scheduler_chunk(whole, s->o.groups, s->o.chunk_tokens);
+}
+
+static void count_batch(struct scheduler_batches *b, uint32_t tokens)
+{
+    uint32_t bucket = 0;
+    while (bucket + 1 < SCHEDULER_BATCH_BUCKETS && tokens > UINT32_C(1) << bucket)
+        bucket++;
+    b->buckets[bucket]++;
+    b->count++;
+    b->tokens += tokens;
 }
 
 int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, struct error *err)
@@ -247,7 +160,8 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     int rc;
     if (s->sent_count >= s->o.in_flight)
         return 0;
-    if ((rc = admit(s, err)) || (rc = reserve_biases(s, err)))
+    scheduler_make_room(s);
+    if ((rc = scheduler_admit(s, err)) || (rc = reserve_biases(s, err)))
         return rc;
     struct sent_batch *batch = &s->sent[s->sent_count];
     struct frame_work work = {.microbatch = s->next_batch, .spans = s->spans, .want_trace = s->o.want_trace};
@@ -257,7 +171,7 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     for (uint32_t k = 0, n = s->running_count; k < n && batch->decodes < share; k++) {
         uint32_t index = (s->turn + k) % n;
         struct running *run = &s->running[index];
-        if (!decodes(run))
+        if (!running_decodes(run) || !running_has_room(s, run))
             continue;
         if ((rc = add_span(s, run, 1, &work, batch, &biases, err)))
             return rc;
@@ -268,12 +182,9 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     for (uint32_t i = 0; i < s->running_count && budget && work.span_count < s->o.sequences; i++) {
         struct running *run = &s->running[i];
         uint32_t before = work.tokens;
-        if (!run->started) {
-            if (awaits_prefix(s, i))
-                continue;
-            start_on_prefix(s, run);
-        }
-        if (decodes(run) || !running_positions_left(run))
+        if (!run->started && !scheduler_begin(s, i))
+            continue;
+        if (running_decodes(run) || !running_positions_left(run))
             continue;
         request_started(run->request, now_us);
         if ((rc = add_span(s, run, budget, &work, batch, &biases, err)))
@@ -291,6 +202,7 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     batch->built_us = now_us;
     batch->span_count = work.span_count;
     s->sent_count++;
+    count_batch(&s->batches, work.tokens);
     *out = work;
     return 1;
 }

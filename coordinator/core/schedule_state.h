@@ -1,4 +1,5 @@
-/* What schedule.c and schedule_build.c share: the state behind `struct scheduler`. Nobody else includes this. */
+/* What schedule.c, schedule_admit.c and schedule_build.c share: the state behind `struct scheduler`. Nobody else includes
+ * this. */
 #ifndef BRIGADE_COORDINATOR_CORE_SCHEDULE_STATE_H
 #define BRIGADE_COORDINATOR_CORE_SCHEDULE_STATE_H
 
@@ -6,17 +7,25 @@
 #include "coordinator/core/schedule.h"
 #include "engine/model/stage.h"
 
+/* A request that is not on the stages: it never was, or had to make room, or the stages are new. */
+struct waiting {
+    struct request *request;
+    uint64_t rank;          /* as in struct running; 0: never admitted */
+};
+
 /* An admitted request: one sequence on the stages. */
 struct running {
     uint32_t sequence;
     struct request *request;
+    uint64_t rank;          /* by first admission, from 1: of equal priority the lower one keeps its pages */
     bool started;           /* its first span was handed over */
     uint32_t submitted;     /* positions handed to the pipe, or held by the pages it started on */
     uint32_t computed;      /* positions whose result is back */
     uint32_t under_way;     /* spans handed over whose result is not back */
     bool waits_for_token;   /* the last of them will bring one */
-    uint32_t *pages;
+    uint32_t *pages;        /* room for page_limit, the longest this can become */
     uint32_t page_count, page_limit, pages_sent;
+    uint32_t reserved;      /* so many it may have without asking: those of the tokens known at admission and one more */
     uint64_t hash;          /* of the submitted tokens */
 };
 
@@ -34,11 +43,12 @@ struct sent_batch {
 struct scheduler {
     struct scheduler_options o;
     struct prefix_cache *pages;
-    uint32_t promised;      /* pages that running sequences may yet take */
-    struct request **queue; /* in order of arrival */
+    uint32_t promised;       /* reserved pages that running sequences have not taken yet */
+    struct waiting *queue;   /* those never admitted in order of arrival */
     uint32_t queued;
-    struct running *running; /* in order of admission */
+    struct running *running; /* higher priorities first, then lower ranks: the last one makes room first */
     uint32_t running_count;
+    uint64_t next_rank;
     struct sent_batch *sent; /* in order of sending */
     uint32_t sent_count;
     uint32_t next_sequence, turn;
@@ -50,10 +60,32 @@ struct scheduler {
     struct frame_sampling *sampling;
     struct frame_bias *bias;
     uint32_t bias_capacity;
-    uint64_t tokens_shared, tokens_in, tokens_out, done, failed, cancelled;
+    uint64_t tokens_shared, tokens_in, tokens_out, done, failed, cancelled, preempted;
+    uint64_t prefix_hits, prefix_misses;
+    struct scheduler_batches batches;
 };
 
 /* Positions this sequence has yet to hand over; 0 while it waits for a token. */
 uint32_t running_positions_left(const struct running *run);
+/* One token behind the prompt: the step of a decoding sequence (else a part of a prompt, or of a replay). */
+bool running_decodes(const struct running *run);
+/* Whether its next position has a page or may take one without asking. */
+bool running_has_room(const struct scheduler *s, const struct running *run);
+
+/* schedule.c: takes a running sequence off the stages; its request is the caller's. */
+struct request *running_remove(struct scheduler *s, uint32_t index);
+
+/* schedule_admit.c. Moves requests from the queue to the stages as far as sequences and pages go. */
+int scheduler_admit(struct scheduler *s, struct error *err);
+/* Gives each decoding sequence the page of its next position, from the first to the last; where pages are short the
+ * last ones go back to the queue. Who still has none afterwards waits for it. */
+void scheduler_make_room(struct scheduler *s);
+/* Back to the queue: admitted again before others of its priority, and computed from its known tokens. */
+void scheduler_preempt(struct scheduler *s, uint32_t index);
+/* Takes the next page for a sequence. */
+int running_take_page(struct scheduler *s, struct running *run, struct error *err);
+/* Whether an unstarted sequence better waits, for an earlier one is computing what it could start on; else begins it on
+ * the kept pages that hold its first tokens. */
+bool scheduler_begin(struct scheduler *s, uint32_t index);
 
 #endif

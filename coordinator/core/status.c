@@ -76,6 +76,10 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
     s->pages_used = counts.pages_used;
     s->pages_idle = counts.pages_idle;
     s->tokens_shared = counts.tokens_shared;
+    s->prefix_hits = counts.prefix_hits;
+    s->prefix_misses = counts.prefix_misses;
+    s->preempted = counts.preempted;
+    s->batches = counts.batches;
     s->microbatches = counts.in_flight;
     s->microbatches_max = counts.in_flight_max;
     s->tokens_in = counts.tokens_in;

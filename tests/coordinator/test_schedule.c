@@ -172,6 +172,7 @@ struct asked {
     bool scores, logits;
     enum finish_reason reason;
     uint64_t client;
+    int32_t priority;
     int order; /* of finishing */
 };
 
@@ -233,6 +234,7 @@ static struct request *make(struct asked *a, uint64_t id, int64_t now)
                                 .scores = a->scores,
                                 .logits = a->logits,
                                 .client = a->client,
+                                .priority = a->priority,
                                 .on_token = on_token,
                                 .on_finish = on_finish,
                                 .context = a};
@@ -247,6 +249,8 @@ static struct request *make(struct asked *a, uint64_t id, int64_t now)
 static void random_request(struct asked *a, const struct asked *other)
 {
     *a = (struct asked){.prompt_count = 1 + below(CONTEXT - 1), .client = below(4)};
+    if (below(8) == 0)
+        a->priority = (int32_t)below(3) - 1;
     if (below(2))
         a->prompt_count = 1 + below(8);
     for (uint32_t i = 0; i < a->prompt_count; i++)
@@ -273,6 +277,8 @@ static void random_request(struct asked *a, const struct asked *other)
     }
 }
 
+static uint64_t preemptions; /* of all random runs */
+
 static void one_random_run(uint64_t start)
 {
     enum { REQUESTS = 40 };
@@ -287,7 +293,7 @@ static void one_random_run(uint64_t start)
                                   .chunk_tokens = 1 + below(64),
                                   .groups = 1 + below(4)};
     o.in_flight = o.groups + below(3);
-    o.pages = CONTEXT / PAGE + below(40);
+    o.pages = CONTEXT / PAGE + (start % 2 ? below(40) : below(8)); /* often far too few for all of them */
     struct scheduler *s = NULL;
     REQUIRE(!scheduler_create(&o, &s, &e));
     p = (struct pipe){.pages = o.pages};
@@ -347,6 +353,7 @@ static void one_random_run(uint64_t start)
     CHECK_INT(counts.done + counts.failed + counts.cancelled, submitted);
     CHECK_INT(counts.failed, 0);
     CHECK(!cancels || counts.cancelled <= cancels);
+    preemptions += counts.preempted;
     for (uint32_t i = 0; i < submitted; i++) {
         CHECK_INT(asked[i].finishes, 1);
         check_tokens(&asked[i]);
@@ -360,25 +367,42 @@ static void random_requests_all_end_well(void)
 {
     for (uint64_t i = 1; i <= 1500 && !check_failures; i++)
         one_random_run(i);
+    CHECK(preemptions > 1000); /* it does happen */
+}
+
+static struct scheduler_options options(uint32_t pages, uint32_t sequences, uint32_t queue, uint32_t chunk,
+                                        uint32_t groups, uint32_t in_flight)
+{
+    return (struct scheduler_options){.pages = pages,
+                                      .page_tokens = PAGE,
+                                      .max_context = CONTEXT,
+                                      .sequences = sequences,
+                                      .queue = queue,
+                                      .chunk_tokens = chunk,
+                                      .groups = groups,
+                                      .in_flight = in_flight};
+}
+
+/* A scheduler and the empty pipe behind it. */
+static struct scheduler *fresh(const struct scheduler_options *o, struct pipe *p)
+{
+    struct scheduler *s = NULL;
+    struct error e = {0};
+    if (scheduler_create(o, &s, &e))
+        CHECK_FAIL("%s", e.text);
+    *p = (struct pipe){.pages = o->pages};
+    finished = 0;
+    return s;
 }
 
 static void the_pipe_fills(void)
 {
     /* 8 sequences over 4 groups: with 4 in flight each holds 2, and the fifth place is for prompts only. */
-    struct scheduler_options o = {.pages = 200,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 8,
-                                  .queue = 8,
-                                  .chunk_tokens = 64,
-                                  .groups = 4,
-                                  .in_flight = 5};
+    struct scheduler_options o = options(200, 8, 8, 64, 4, 5);
     static struct asked asked[9];
     static struct pipe p;
-    struct scheduler *s = NULL;
+    struct scheduler *s = fresh(&o, &p);
     struct frame_work w;
-    REQUIRE(!scheduler_create(&o, &s, NULL));
-    p = (struct pipe){.pages = o.pages};
     for (int i = 0; i < 8; i++) {
         asked[i] = (struct asked){.prompt_count = 4, .max_tokens = 40};
         for (int k = 0; k < 4; k++)
@@ -401,20 +425,11 @@ static void the_pipe_fills(void)
 
 static void chunks_follow_each_other(void)
 {
-    struct scheduler_options o = {.pages = 20,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 4,
-                                  .queue = 8,
-                                  .chunk_tokens = 32,
-                                  .groups = 1,
-                                  .in_flight = 3};
+    struct scheduler_options o = options(20, 4, 8, 32, 1, 3);
     static struct asked a;
     static struct pipe p;
-    struct scheduler *s = NULL;
+    struct scheduler *s = fresh(&o, &p);
     struct frame_work w;
-    REQUIRE(!scheduler_create(&o, &s, NULL));
-    p = (struct pipe){.pages = o.pages};
     a = (struct asked){.prompt_count = 90, .max_tokens = 2};
     REQUIRE(!scheduler_submit(s, make(&a, 1, 1), NULL));
     static const uint32_t counts[] = {32, 32, 26};
@@ -439,20 +454,11 @@ static void chunks_follow_each_other(void)
 
 static void a_long_prompt_does_not_stall_others(void)
 {
-    struct scheduler_options o = {.pages = 100,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 4,
-                                  .queue = 8,
-                                  .chunk_tokens = 8,
-                                  .groups = 1,
-                                  .in_flight = 1};
+    struct scheduler_options o = options(100, 4, 8, 8, 1, 1);
     static struct asked small, large;
     static struct pipe p;
-    struct scheduler *s = NULL;
+    struct scheduler *s = fresh(&o, &p);
     struct frame_work w;
-    REQUIRE(!scheduler_create(&o, &s, NULL));
-    p = (struct pipe){.pages = o.pages};
     small = (struct asked){.prompt_count = 2, .max_tokens = 30};
     large = (struct asked){.prompt_count = 80, .max_tokens = 2};
     REQUIRE(!scheduler_submit(s, make(&small, 1, 1), NULL));
@@ -476,21 +482,11 @@ static void a_long_prompt_does_not_stall_others(void)
 
 static void clients_share_fairly(void)
 {
-    struct scheduler_options o = {.pages = 100,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 2,
-                                  .queue = 20,
-                                  .chunk_tokens = 64,
-                                  .groups = 1,
-                                  .in_flight = 1};
+    struct scheduler_options o = options(100, 2, 20, 64, 1, 1);
     static struct asked asked[11];
     static struct pipe p;
-    struct scheduler *s = NULL;
+    struct scheduler *s = fresh(&o, &p);
     struct frame_work w;
-    REQUIRE(!scheduler_create(&o, &s, NULL));
-    p = (struct pipe){.pages = o.pages};
-    finished = 0;
     for (int i = 0; i < 11; i++) { /* ten of one client, then one of another */
         asked[i] = (struct asked){.prompt_count = 3, .max_tokens = 5, .client = i == 10};
         REQUIRE(!scheduler_submit(s, make(&asked[i], (uint64_t)i + 1, 1), NULL));
@@ -508,14 +504,7 @@ static void clients_share_fairly(void)
 
 static void bounds_and_deadlines_hold(void)
 {
-    struct scheduler_options o = {.pages = 12,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 1,
-                                  .queue = 1,
-                                  .chunk_tokens = 64,
-                                  .groups = 1,
-                                  .in_flight = 1};
+    struct scheduler_options o = options(12, 1, 1, 64, 1, 1);
     static struct asked asked[3];
     struct scheduler *s = NULL;
     struct frame_work w;
@@ -574,20 +563,11 @@ static void drain(struct scheduler *s, struct pipe *p)
 
 static void shared_beginnings_are_computed_once(void)
 {
-    struct scheduler_options o = {.pages = 200,
-                                  .page_tokens = PAGE,
-                                  .max_context = CONTEXT,
-                                  .sequences = 10,
-                                  .queue = 20,
-                                  .chunk_tokens = 32,
-                                  .groups = 2,
-                                  .in_flight = 3};
+    struct scheduler_options o = options(200, 10, 20, 32, 2, 3);
     static struct asked asked[12];
     static struct pipe p;
-    struct scheduler *s = NULL;
+    struct scheduler *s = fresh(&o, &p);
     struct scheduler_counts counts;
-    REQUIRE(!scheduler_create(&o, &s, NULL));
-    p = (struct pipe){.pages = o.pages};
     for (int i = 0; i < 10; i++) { /* ten at once: 64 tokens alike, 4 of their own */
         asked[i] = (struct asked){.prompt_count = 68, .max_tokens = 1, .client = (uint64_t)i};
         for (int k = 0; k < 68; k++)
@@ -631,6 +611,126 @@ static void shared_beginnings_are_computed_once(void)
     scheduler_destroy(s);
 }
 
+static void submit(struct scheduler *s, struct asked *a, uint64_t id)
+{
+    struct error e = {0};
+    struct request *r = make(a, id, 1);
+    REQUIRE(r);
+    if (scheduler_submit(s, r, &e))
+        CHECK_FAIL("%s", e.text);
+}
+
+static void the_youngest_makes_room(void)
+{
+    /* Four answers of 8 pages each in a cache of 14: all begin, for their prompts have one page each. */
+    struct scheduler_options o = options(14, 4, 8, 32, 1, 1);
+    static struct asked asked[4];
+    static struct pipe p;
+    struct scheduler *s = fresh(&o, &p);
+    struct scheduler_counts counts;
+    struct frame_work w;
+    for (int i = 0; i < 4; i++) {
+        asked[i] = (struct asked){.prompt_count = 4, .max_tokens = 58, .prompt = {i + 1, 2, 3, 4}};
+        submit(s, &asked[i], (uint64_t)i + 1);
+    }
+    uint32_t most = 0;
+    for (int round = 0; round < 10000 && scheduler_busy(s); round++) {
+        uint32_t first = asked[0].tokens;
+        while (scheduler_next(s, round, &w, NULL) == 1)
+            pipe_take(&p, &w, 100);
+        scheduler_count(s, &counts);
+        most = counts.running > most ? counts.running : most;
+        CHECK(counts.pages_used <= o.pages && counts.pages_used + counts.pages_promised <= o.pages);
+        pipe_answer(&p, s, round);
+        CHECK(asked[0].finishes || asked[0].tokens == first + 1); /* nobody ever holds up the oldest */
+    }
+    CHECK_INT(most, 4);
+    scheduler_count(s, &counts);
+    CHECK(counts.preempted >= 2);
+    CHECK_INT(counts.done, 4);
+    CHECK_INT(counts.pages_used, 0);
+    for (int i = 0; i < 4; i++) {
+        check_tokens(&asked[i]);
+        CHECK_INT(asked[i].order, i + 1);
+    }
+    /* What a preempted sequence had computed is mostly found again. */
+    CHECK(p.computed < 4 * 61 + counts.preempted * 3 * PAGE);
+    scheduler_destroy(s);
+}
+
+static void priorities_go_first(void)
+{
+    struct scheduler_options o = options(12, 2, 20, 32, 1, 1);
+    static struct asked asked[6];
+    static struct pipe p;
+    struct scheduler *s = fresh(&o, &p);
+    struct scheduler_counts counts;
+    struct frame_work w;
+    for (int i = 0; i < 6; i++) {
+        static const int32_t priorities[] = {0, 0, 0, -1, 0, 5};
+        asked[i] = (struct asked){
+            .prompt_count = 3, .max_tokens = 20, .priority = priorities[i], .prompt = {i + 1, i + 2, i + 3}};
+    }
+    for (int i = 0; i < 5; i++)
+        submit(s, &asked[i], (uint64_t)i + 1);
+    for (int i = 0; i < 5; i++) {
+        REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+        pipe_take(&p, &w, 100);
+        pipe_answer(&p, s, 1);
+    }
+    CHECK_INT(asked[0].tokens, 5);
+    CHECK_INT(asked[1].tokens, 5);
+    submit(s, &asked[5], 6); /* the second of the two that run gives way at once */
+    REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+    CHECK_INT(w.release_count, 1);
+    pipe_take(&p, &w, 100);
+    pipe_answer(&p, s, 1);
+    CHECK_INT(asked[5].tokens, 1);
+    CHECK_INT(asked[0].tokens, 6);
+    CHECK_INT(asked[1].tokens, 5);
+    drain(s, &p);
+    static const int order[] = {1, 3, 4, 6, 5, 2};
+    for (int i = 0; i < 6; i++) {
+        CHECK_INT(asked[i].order, order[i]);
+        check_tokens(&asked[i]);
+    }
+    scheduler_count(s, &counts);
+    CHECK_INT(counts.preempted, 1);
+    scheduler_destroy(s);
+}
+
+static void a_small_client_is_not_the_one_to_suffer(void)
+{
+    /* One client asks for thirty long answers, another comes later with one at a time; pages are short all along. */
+    struct scheduler_options o = options(16, 6, 40, 32, 2, 3);
+    static struct asked asked[34];
+    static struct pipe p;
+    struct scheduler *s = fresh(&o, &p);
+    struct frame_work w;
+    for (int i = 0; i < 34; i++)
+        asked[i] = (struct asked){
+            .prompt_count = 5, .max_tokens = 60, .client = i >= 30, .prompt = {i, i / 7, i % 7, i / 5, 9}};
+    for (int i = 0; i < 30; i++)
+        submit(s, &asked[i], (uint64_t)i + 1);
+    int small = 30;
+    for (int round = 0; round < 20000 && scheduler_busy(s); round++) {
+        if (small < 34 && round > 100 && (small == 30 || asked[small - 1].finishes)) {
+            submit(s, &asked[small], (uint64_t)small + 1);
+            small++;
+        }
+        while (scheduler_next(s, round, &w, NULL) == 1)
+            pipe_take(&p, &w, 100);
+        if (p.under_way)
+            pipe_answer(&p, s, round);
+    }
+    CHECK(!scheduler_busy(s));
+    for (int i = 0; i < 34; i++)
+        check_tokens(&asked[i]);
+    /* Its four answers came one after the other while the large client's thirty were far from done. */
+    CHECK(asked[33].order < 26);
+    scheduler_destroy(s);
+}
+
 static const struct check_test tests[] = {
     {"random requests all end well", random_requests_all_end_well},
     {"the pipe fills", the_pipe_fills},
@@ -639,6 +739,9 @@ static const struct check_test tests[] = {
     {"clients share fairly", clients_share_fairly},
     {"bounds and deadlines hold", bounds_and_deadlines_hold},
     {"shared beginnings are computed once", shared_beginnings_are_computed_once},
+    {"the youngest makes room", the_youngest_makes_room},
+    {"priorities go first", priorities_go_first},
+    {"a small client is not the one to suffer", a_small_client_is_not_the_one_to_suffer},
 };
 
 CHECK_MAIN(tests)

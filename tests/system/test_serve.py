@@ -204,6 +204,7 @@ def test_refused_by_name():
                          ("logprobs", 1), ("top_logprobs", 2), ("stream", "yes"), ("stream_options", {"include_usage": True}),
                          ("messages", []), ("messages", "hi"), ("presence_penalty", 2.5), ("frequency_penalty", -3), ("model", 7),
                          ("max_completion_tokens", 5), ("service_tier", "flex"), ("top_k", -2), ("min_p", 2),
+                         ("priority", 101), ("priority", 0.5),
                          ("chat_template_kwargs", {"messages": []})]:
         error = s.refused(CHAT, {**message, field: value}, field)
         assert error["param"] == field and error["type"] == "invalid_request_error", error
@@ -343,6 +344,35 @@ def test_the_same_in_company():
     m = s.settle()
     assert m['brigade_stage_busy_seconds_total{stage="1"}'] > 0 and m["brigade_kv_pages"] > 0
     assert any(name.startswith("brigade_node_bytes_in_total") and value > 0 for name, value in m.items())
+    s.stop()
+
+
+def test_short_of_pages():
+    """Sixteen long answers in a cache for two: some make room, are computed again later, and say the same."""
+    s = Server("--parallel", 16, "--kv-tokens", 1024, "--ctx", 512)
+    asks = [dict(prompt=PROMPT[:8 + i], max_tokens=300, seed=i, ignore_eos=True, priority=i % 3 - 1) for i in range(16)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda a: s.post(TEXT, a)["choices"][0]["text"], asks))
+    m = s.settle()
+    assert m["brigade_preemptions_total"] > 0 and m["brigade_kv_pages"] == 32
+    assert m['brigade_microbatch_tokens_bucket{le="+Inf"}'] == m["brigade_microbatch_tokens_count"] > 0
+    for i in (0, 7, 15):
+        assert s.post(TEXT, asks[i])["choices"][0]["text"] == together[i], i
+    s.stop()
+
+
+def test_shared_beginnings():
+    """Ten clients with one system prompt: it is computed once."""
+    s = Server("--parallel", 10)
+    system = {"role": "system", "content": "You tell short stories about animals that are kind to each other. " * 12}
+    count = s.post("/tokenize", {"messages": [system]})["count"]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda i: s.post(CHAT, {"messages": [system, {"role": "user", "content": f"Tell me number {i}!"}],
+                                              "max_tokens": 4}), range(10)))
+    m = s.settle()
+    assert m["brigade_prefix_hits_total"] == 9 and m["brigade_prefix_misses_total"] == 1
+    assert m["brigade_prompt_tokens_shared_total"] >= 9 * (count - 33), (m["brigade_prompt_tokens_shared_total"], count)
+    assert m["brigade_tokens_in_total"] < count + 10 * (33 + 20)
     s.stop()
 
 
