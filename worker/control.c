@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "engine/kernels/ops.h"
 #include "worker/claim.h"
 #include "worker/worker.h"
@@ -20,6 +21,7 @@ struct control {
     int64_t read_ms;
     uint64_t resident_bytes;
     int32_t temperature_millic;
+    int64_t watchdog_ms, alive_ms; /* how often the service manager must hear from us, when it last did */
 };
 
 static int send_to(struct control *c, const struct control_message *m, const struct link_peer *to)
@@ -268,10 +270,21 @@ static void forward_replies(struct control *c)
             send_to(c, &mail->message, &c->claim.by);
 }
 
+/* The service manager hears from this loop and no other: who answers no coordinator is not alive. */
+static void tell_alive(struct control *c)
+{
+    int64_t now = clock_ms();
+    if (!c->watchdog_ms || (c->alive_ms && now - c->alive_ms < c->watchdog_ms / 4))
+        return;
+    c->alive_ms = now;
+    notify_send("WATCHDOG=1");
+}
+
 static void begin_drain(struct control *c)
 {
     struct control_message drain = {.kind = CONTROL_DRAIN};
     log_info("finishing what is under way, then stopping");
+    notify_send("STOPPING=1");
     atomic_store(&c->w->vitals.interrupt, true);
     if (mailbox_put(&c->w->jobs, &drain, NULL))
         log_error("no room for the job of stopping");
@@ -290,14 +303,15 @@ static void say_goodbye(struct control *c)
 
 int control_run(struct worker *w, const volatile int *stop_signals)
 {
-    struct control c = {.w = w};
+    struct control c = {.w = w, .watchdog_ms = notify_watchdog_us() / 1000};
     bool draining = false, asked = false, ready;
     for (;;) {
-        int rc = link_wait(&w->control, 1, w->replies.waker, 1000, &ready);
+        int rc = link_wait(&w->control, 1, w->replies.waker, c.watchdog_ms && c.watchdog_ms < 4000 ? 100 : 1000, &ready);
         if (rc < 0) {
             log_error("waiting for messages failed: %s", error_name(rc));
             return rc;
         }
+        tell_alive(&c);
         forward_replies(&c);
         for (int i = 0; i < 64 && receive_one(&c); i++)
             ;

@@ -9,9 +9,12 @@
 
 #include "base/log.h"
 #include "base/machine.h"
+#include "base/notify.h"
 #include "base/units.h"
 #include "engine/kernels/ops.h"
 #include "worker/worker.h"
+
+#define PROGRAM_BYTES (UINT64_C(64) << 20) /* code, threads, sockets: beside any stage */
 
 static volatile int stop_signals;
 static struct waker *signal_waker;
@@ -33,6 +36,33 @@ static void catch_signals(struct waker *waker)
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
 }
+
+/* ---- What is done instead of serving ----------------------------------------------------------------------------- */
+
+static int chore_keygen(const struct worker_options *o, struct error *err)
+{
+    struct node_key *key = NULL;
+    int rc = access(o->key_path, F_OK) ? key_generate(&key, err) : key_load(o->key_path, &key, err);
+    if (!rc && access(o->key_path, F_OK))
+        rc = key_save(key, o->key_path, err);
+    if (!rc)
+        printf("%s\n", key_public_text(key));
+    key_free(key);
+    return rc;
+}
+
+/* A limit of exactly this leaves, less the margin and the program itself, what admit_memory wants to admit. */
+static int chore_memory_limit(const struct worker_options *o, struct error *err)
+{
+    uint64_t available = machine_memory_available(), margin = machine_memory_margin(), cap = o->memory_bytes;
+    uint64_t want = cap ? cap + margin + PROGRAM_BYTES : available;
+    if (!available && !cap)
+        return error_set(err, ERR_MEMORY, "this system does not tell how much memory is free; give --memory");
+    printf("%llu\n", (unsigned long long)(available && available < want ? available : want));
+    return 0;
+}
+
+/* ---- Serving ----------------------------------------------------------------------------------------------------- */
 
 /* What a stage may take: the least of the cap asked for and what is free less a margin. */
 static int admit_memory(struct worker *w, struct error *err)
@@ -94,6 +124,8 @@ static void say_ready(const struct worker *w)
            kernels_isa(), w->cpu.cores, w->options->threads ? threads : "auto",
            units_bytes_text(w->admitted_bytes, memory));
     fflush(stdout);
+    if (notify_send("READY=1\nSTATUS=waiting for a coordinator") < 0)
+        log_warn("cannot tell the service manager that this worker is ready");
 }
 
 /* Both threads, until the end. */
@@ -165,7 +197,13 @@ int main(int argc, char **argv)
         return 1;
     }
     w.options = &options;
-    int rc = run(&w, &err);
+    int rc = options.chore == WORKER_CHORE_KEYGEN         ? chore_keygen(&options, &err)
+             : options.chore == WORKER_CHORE_MEMORY_LIMIT ? chore_memory_limit(&options, &err)
+                                                          : run(&w, &err);
+    if (options.chore && !rc) {
+        worker_options_free(&options);
+        return 0;
+    }
     if (rc)
         fprintf(stderr, "brigade-worker: %s\n", err.text);
     else

@@ -25,6 +25,8 @@ static const char help[] =
     "  --threads N|auto    compute threads (default: auto, one a core)\n"
     "  --data-port PORT    port of the data plane (default: the one after --listen's; any free one after ':*')\n"
     "  --config FILE       the same settings from a YAML file; flags win\n"
+    "  --keygen            make --key's file if it is missing, print its public key, and exit\n"
+    "  --memory-limit      print the limit in bytes under which the admitted memory can be had, and exit\n"
     "  --version, --help\n"
     "\n"
     "example: brigade-worker --listen tcp://0.0.0.0:7700 --key node.key --allow \"$COORDINATOR\" --models models\n";
@@ -194,7 +196,10 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
         snprintf(o->name, sizeof o->name, "worker");
     if (!o->model_count && add_models(o, ".", err))
         return WORKER_EXIT_ERROR;
-    const char *missing = !*o->listen ? "--listen ENDPOINT (e.g. tcp://0.0.0.0:7700)"
+    if (o->chore == WORKER_CHORE_MEMORY_LIMIT || (o->chore == WORKER_CHORE_KEYGEN && o->key_path))
+        return WORKER_RUN;
+    const char *missing = o->chore ? "--key FILE (where the key shall lie)"
+                          : !*o->listen ? "--listen ENDPOINT (e.g. tcp://0.0.0.0:7700)"
                           : !o->key_path ? "--key FILE (make one with 'brigade keygen -o node.key')"
                           : !o->allow_count ? "--allow PUBKEY (the coordinator's; 'brigade keygen' prints it)"
                                             : NULL;
@@ -222,6 +227,10 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
         if (!strcmp(word, "--version")) {
             printf("brigade-worker %s\n", BRIGADE_VERSION);
             return WORKER_EXIT_OK;
+        }
+        if (!strcmp(word, "--keygen") || !strcmp(word, "--memory-limit")) {
+            out->chore = word[2] == 'k' ? WORKER_CHORE_KEYGEN : WORKER_CHORE_MEMORY_LIMIT;
+            continue;
         }
         for (size_t k = 0; !strncmp(word, "--", 2) && k < sizeof names / sizeof *names; k++) {
             size_t n = strlen(names[k]);

@@ -11,6 +11,9 @@
 #define WORKER_ALLOW_MAX 64
 #define WORKER_MODELS_MAX 16
 
+/* What is done instead of serving. */
+enum worker_chore { WORKER_CHORE_NONE, WORKER_CHORE_KEYGEN, WORKER_CHORE_MEMORY_LIMIT };
+
 struct worker_options {
     char listen[256];
     char name[128];
@@ -21,6 +24,7 @@ struct worker_options {
     uint32_t allow_count;
     uint64_t memory_bytes;                /* cap on what a stage may take; 0: none */
     int threads;                          /* 0: auto */
+    enum worker_chore chore;
     int data_port;                        /* 0: any free one, -1: the listening port's neighbour */
 };
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "coordinator/api/server.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/compute.h"
@@ -52,6 +53,8 @@ static void announce(const struct serve_options *o, const struct compute_options
     else
         printf("%s: %s at http://%s%s%s:%u\n", event, model, v6 ? "[" : "", o->host, v6 ? "]" : "", api_port(api));
     fflush(stdout);
+    if (notify_send("READY=1\nSTATUS=serving") < 0)
+        log_warn("cannot tell the service manager that this server is ready");
 }
 
 static bool loopback(const char *host)
@@ -79,6 +82,7 @@ static void drain(struct api_server *api, struct runner *runner, int64_t grace_m
 {
     int64_t until = clock_ms() + grace_ms;
     compute_interrupted = 0;
+    notify_send("STOPPING=1");
     api_stop(api);
     while ((runner_busy(runner) || api_live(api)) && clock_ms() < until)
         if (runner_step(runner, 50, NULL))
@@ -122,6 +126,7 @@ static int run(const struct serve_options *o, struct compute_options *compute, s
                 return 0;
         }
         log_warn("%s; trying again", err->text);
+        notify_send("STATUS=the cluster is lost; trying again");
         rest(RETRY_MS);
         if (compute_interrupted)
             return 0;

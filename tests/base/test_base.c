@@ -1,10 +1,16 @@
 /* The ground floor: texts, buffers, units, hashes. */
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include "tests/check.h"
 
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/notify.h"
 #include "base/units.h"
 
 static void errors_hold_one_line(void)
@@ -95,12 +101,47 @@ static void maps_are_aligned_and_zero(void)
     CHECK(mem_resize(NULL, SIZE_MAX / 2, 4) == NULL);
 }
 
+static void the_service_manager_is_told(void)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    char text[64] = "", pid[32];
+    CHECK_INT(notify_send("READY=1"), 0); /* nobody asked */
+    CHECK_INT(notify_watchdog_us(), 0);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int length = snprintf(at.sun_path + 1, sizeof at.sun_path - 1, "brigade-test-notify-%d", (int)getpid()) + 1;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length);
+    REQUIRE(fd >= 0 && !bind(fd, (const struct sockaddr *)&at, size));
+    at.sun_path[0] = '@';
+    setenv("NOTIFY_SOCKET", at.sun_path, 1);
+    CHECK_INT(notify_send("READY=1\nSTATUS=x"), 1);
+    CHECK_INT(recv(fd, text, sizeof text - 1, MSG_DONTWAIT), 16);
+    CHECK_TEXT(text, "READY=1\nSTATUS=x");
+    close(fd);
+    CHECK_INT(notify_send("READY=1"), ERR_IO); /* nobody listens any more */
+    setenv("NOTIFY_SOCKET", "relative", 1);
+    CHECK_INT(notify_send("READY=1"), ERR_FORMAT);
+    unsetenv("NOTIFY_SOCKET");
+    setenv("WATCHDOG_USEC", "10000000", 1);
+    CHECK_INT(notify_watchdog_us(), 10000000);
+    snprintf(pid, sizeof pid, "%d", (int)getpid() + 1);
+    setenv("WATCHDOG_PID", pid, 1);
+    CHECK_INT(notify_watchdog_us(), 0); /* meant for another process */
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    setenv("WATCHDOG_PID", pid, 1);
+    CHECK_INT(notify_watchdog_us(), 10000000);
+    setenv("WATCHDOG_USEC", "soon", 1);
+    CHECK_INT(notify_watchdog_us(), 0);
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+}
+
 static const struct check_test tests[] = {
     {"errors hold one line", errors_hold_one_line},
     {"buffers grow to their bound", buffers_grow_to_their_bound},
     {"units are strict", units_are_strict},
     {"hashes match known vectors", hashes_match_known_vectors},
     {"maps are aligned and zero", maps_are_aligned_and_zero},
+    {"the service manager is told", the_service_manager_is_told},
 };
 
 CHECK_MAIN(tests)

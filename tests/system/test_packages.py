@@ -1,0 +1,356 @@
+"""Packages, installed and run in a root that holds nothing else; units, completions and deployment files, each checked
+by what would read it.
+
+The root is made of this machine's own Debian packages: the essential ones and what ours depend on, no more, so that a
+dependency that is not declared is missing there. BRIGADE_CHROOT=DIR (as debootstrap makes it) is used instead when given.
+"""
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, keygen, main, temporary_folder
+
+PACKAGING = os.path.join(SOURCE, "packaging")
+
+
+def output(*command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, **more)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr[-2000:]}{done.stdout[-1000:]}"
+    return done.stdout
+
+
+# ---- The service manager --------------------------------------------------------------------------------------------
+
+def heard(listener, until, timeout=20):
+    """What a service manager is told, up to the message that holds `until`."""
+    messages = []
+    listener.settimeout(timeout)
+    while not any(until in m for m in messages):
+        messages.append(listener.recv(4096).decode())
+    return messages
+
+
+def test_worker_tells_the_service_manager():
+    folder = temporary_folder()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(os.path.join(folder, "notify"))
+    coordinator = keygen(os.path.join(folder, "coordinator.key"))
+    worker = Worker(folder, "w", [coordinator], env={"NOTIFY_SOCKET": os.path.join(folder, "notify"), "WATCHDOG_USEC": "1200000"})
+    messages = heard(listener, "READY=1")
+    assert len(messages) <= 2 and "STATUS=" in messages[-1], messages
+    for _ in range(3):
+        heard(listener, "WATCHDOG=1")
+    worker.kill(signal.SIGSTOP)  # a worker that is stuck must fall silent
+    time.sleep(0.3)
+    listener.setblocking(False)
+    try:
+        while True:
+            listener.recv(4096)
+    except BlockingIOError:
+        pass
+    time.sleep(1)
+    try:
+        raise AssertionError(f"a stopped worker said {listener.recv(4096)}")
+    except BlockingIOError:
+        pass
+    worker.kill(signal.SIGCONT)
+    heard(listener, "WATCHDOG=1")
+    worker.kill(signal.SIGTERM)
+    heard(listener, "STOPPING=1")
+    assert worker.process.wait(20) == 0
+
+
+def test_units_are_understood():
+    if not shutil.which("systemd-analyze"):
+        raise SkipTest("no systemd-analyze here")
+    folder = temporary_folder()
+    for unit in glob.glob(os.path.join(PACKAGING, "*.service")):
+        text = open(unit).read()
+        for program in re.findall(r"^Exec\w+=\+?(/\S+)", text, re.M):
+            text = text.replace(program, "/bin/true")
+        text = re.sub(r"^Documentation=.*\n", "", text, flags=re.M)
+        copy = os.path.join(folder, os.path.basename(unit))
+        open(copy, "w").write(text)
+        done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
+        said = [line for line in done.stderr.splitlines() if os.path.basename(unit) in line]
+        assert done.returncode == 0 and not said, done.stderr
+        security = output("systemd-analyze", "security", "--offline=true", "--threshold=25", copy)
+        assert "OK" in security.splitlines()[-1], security.splitlines()[-1]
+        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "User=brigade", "Type=notify", "CacheDirectory=brigade"):
+            assert re.search(f"^{setting}$", text, re.M), f"{unit} lacks {setting}"
+
+
+# ---- Completions ----------------------------------------------------------------------------------------------------
+
+def flags_of(program, *words):
+    text = output(program, *words, "--help")
+    options = [line for line in text.split("xample:")[0].splitlines() if re.match(r"^ {2,6}-", line)]
+    return {flag for line in options for flag in re.findall(r"(?:^|[ ,])(--[a-z][a-z0-9-]*)", re.split(r"(?<=\S) {2,}", line, maxsplit=1)[0])}
+
+
+def test_completions_know_every_flag():
+    commands = re.findall(r"^  (\w+) ", output(BRIGADE, "--help").split("Commands:")[1].split("\n\n")[0], re.M)
+    assert len(commands) >= 13, commands
+    wanted = {("brigade", c): flags_of(BRIGADE, c) for c in commands}
+    wanted["brigade-worker", None] = flags_of(WORKER)
+    assert all("--help" in flags for flags in wanted.values()), wanted
+    folder = temporary_folder()
+    for shell in ("bash", "zsh", "fish"):
+        for name, program in (("brigade", BRIGADE), ("brigade-worker", WORKER)):
+            script = output(os.path.join(SOURCE, "scripts", "completions"), shell, program)
+            path = os.path.join(folder, f"{name}.{shell}")
+            open(path, "w").write(script)
+            if shutil.which(shell):
+                output(shell, "-n", path)
+            for (owner, command), flags in wanted.items():
+                part = script if command is None or owner != name else {
+                    "bash": re.search(rf"^    {command}\) options=.*$", script, re.M),
+                    "zsh": re.search(rf"^    {command}\)$.*?^        ;;$", script, re.M | re.S),
+                    "fish": "\n".join(re.findall(rf"^complete .*from {command}' .*$", script, re.M))}[shell]
+                part = part if isinstance(part, str) else part and part[0]
+                assert owner != name or part, f"{shell}: nothing about {command}"
+                for flag in flags if owner == name else ():
+                    word = f"-l {flag[2:]}" if shell == "fish" else flag
+                    assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", part), f"{shell}: {name} {command} lacks {flag}"
+    # What bash would offer when a person presses Tab.
+    def offers(*words):
+        asked = " ".join(f"'{w}'" for w in words)
+        return set(output("bash", "-c", f"source {folder}/brigade.bash; COMP_WORDS=({asked}) COMP_CWORD={len(words) - 1}; "
+                                        "_brigade; printf '%s\\n' \"${COMPREPLY[@]}\"").split())
+    assert offers("brigade", "ser") == {"serve"}
+    assert offers("brigade", "serve", "--po") == {"--port"}
+    assert offers("brigade", "run", "--kv-type", "") == {"f16", "q8", "f32"}
+    assert offers("brigade", "keygen", "--po") == set()
+    assert offers("brigade", "inspect", MODEL[:-3]) == {MODEL}
+
+
+# ---- Deployment files -----------------------------------------------------------------------------------------------
+
+def test_daemonset_is_one():
+    try:
+        import yaml
+    except ImportError:
+        raise SkipTest("no python3-yaml here") from None
+    documents = {d["kind"]: d for d in yaml.safe_load_all(open(os.path.join(PACKAGING, "deploy", "daemonset.yaml")))}
+    assert set(documents) == {"Namespace", "ConfigMap", "DaemonSet"}
+    daemon, settings = documents["DaemonSet"], documents["ConfigMap"]
+    assert daemon["apiVersion"] == "apps/v1" and daemon["metadata"]["namespace"] == documents["Namespace"]["metadata"]["name"]
+    labels = daemon["spec"]["selector"]["matchLabels"]
+    pod = daemon["spec"]["template"]
+    assert labels.items() <= pod["metadata"]["labels"].items(), "the selector must find its own pods"
+    spec = pod["spec"]
+    volumes = {v["name"] for v in spec["volumes"]}
+    folder = temporary_folder()
+    worker_yaml = settings["data"]["worker.yaml"].replace("REPLACE-BY-THE-COORDINATORS-KEY-40-CHARS", keygen(os.path.join(folder, "c.key")))
+    known = flags_of(WORKER)
+    for container in spec["initContainers"] + spec["containers"]:
+        assert {m["name"] for m in container["volumeMounts"]} <= volumes
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]} and not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["command"][0] == "/usr/bin/brigade-worker"
+        assert {w for w in container["command"] if w.startswith("--")} <= known
+    ports = {p["name"]: p["containerPort"] for p in spec["containers"][0]["ports"]}
+    assert ports == {"control": 7700, "data": 7701} and re.search(r"^listen: tcp://0\.0\.0\.0:7700$", worker_yaml, re.M)
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert spec["containers"][0][probe]["tcpSocket"]["port"] in ports
+    paths = {m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}
+    for path in re.findall(r"/var/\S*?[a-z]+(?=[\]\s/])", worker_yaml):
+        assert any(path.startswith(p) or p.startswith(path) for p in paths), f"{path} is mounted nowhere"
+    # The worker itself reads its settings.
+    for path, own in (("/var/lib/brigade/keys/node.key", "node.key"), ("0.0.0.0:7700", "127.0.0.1:*")):
+        worker_yaml = worker_yaml.replace(path, own)
+    open(os.path.join(folder, "worker.yaml"), "w").write(worker_yaml)
+    assert len(output(WORKER, "--keygen", "--config", os.path.join(folder, "worker.yaml")).strip()) == 40
+
+
+def test_containerfile_is_one():
+    text = open(os.path.join(PACKAGING, "deploy", "Containerfile")).read()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    steps = [line.split(None, 1) for line in lines]
+    words = {"FROM", "ARG", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
+    assert {s[0] for s in steps} <= words and steps[0][0] == "FROM" and all(len(s) == 2 for s in steps)
+    by = dict(steps)
+    for run in (rest for word, rest in steps if word == "RUN"):
+        output("sh", "-n", "-c", run)
+        assert "rm -rf" in run and "node.key" in run, "a key must not stay in the image"
+    entry, command, volumes = (json.loads(by[w]) for w in ("ENTRYPOINT", "CMD", "VOLUME"))
+    assert entry == ["/usr/bin/brigade-worker"] and {w for w in command if w.startswith("--")} <= flags_of(WORKER)
+    assert by["USER"] == "brigade" and "/var/cache/brigade" in volumes
+    order = [s[0] for s in steps]
+    assert order.index("USER") > order.index("RUN"), "packages are installed as root, the worker runs as brigade"
+
+
+def test_slurm_script_runs():
+    """The batch script with stand-ins for Slurm's two programs: each "node" is this machine."""
+    script = os.path.join(PACKAGING, "deploy", "brigade.slurm")
+    output("bash", "-n", script)
+    head = [line for line in open(script) if line.startswith("#SBATCH ")]
+    assert len(head) >= 6 and all(re.match(r"#SBATCH --[a-z-]+=\S+$", line.strip()) for line in head), head
+    if shutil.which("shellcheck"):
+        output("shellcheck", script, os.path.join(SOURCE, "scripts", "package"), os.path.join(PACKAGING, "worker-memory-limit"))
+    folder = temporary_folder()
+    tools = os.path.join(folder, "bin")
+    os.mkdir(tools)
+    os.symlink(BRIGADE, os.path.join(tools, "brigade"))
+    os.symlink(WORKER, os.path.join(tools, "brigade-worker"))
+    free = socket.socket()
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    for name, body in (("scontrol", "echo localhost"),
+                       ("srun", 'while [ "${1#--}" != "$1" ]; do shift; done; SLURMD_NODENAME=localhost exec "$@"')):
+        with open(os.path.join(tools, name), "w") as f:
+            f.write(f"#!/bin/bash\n{body}\n")
+        os.chmod(os.path.join(tools, name), 0o755)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost",
+           "SLURM_CPUS_PER_TASK": "1", "BRIGADE_PORT": str(port), "BRIGADE_MODELS": os.path.dirname(MODEL), "TMPDIR": folder}
+    said = output(script, "run", "-m", MODEL, "-p", "Once upon a time", "-n", "4", "--temp", "0", cwd=folder, env=env, timeout=60)
+    assert len(said) > 5, said
+    assert not glob.glob(os.path.join(folder, ".brigade-*")), "keys were left behind"
+
+
+# ---- Packages -------------------------------------------------------------------------------------------------------
+
+def installed_packages():
+    """{name: {field: text}} of this machine's dpkg, other architectures left out."""
+    found, here = {}, output("dpkg", "--print-architecture").strip()
+    for paragraph in open("/var/lib/dpkg/status").read().split("\n\n"):
+        fields = dict(re.findall(r"^([A-Za-z-]+): (.*)$", paragraph, re.M))
+        if fields.get("Status") == "install ok installed" and fields["Architecture"] in ("all", here):
+            found[fields["Package"]] = {**fields, "paragraph": paragraph}
+    return found
+
+
+def closure(installed, wanted):
+    """The packages that these need, themselves included; what is needed must be here."""
+    provided = {}
+    for name, fields in installed.items():
+        for word in fields.get("Provides", "").split(","):
+            provided.setdefault(word.split("(")[0].strip(), name)
+    names, todo = set(), list(wanted)
+    while todo:
+        alternatives = [re.sub(r"[:(].*", "", w).strip() for w in todo.pop().split("|")]
+        name = next((installed[w]["Package"] if w in installed else provided[w] for w in alternatives if w in installed or w in provided), None)
+        if name is None:
+            raise SkipTest(f"this machine has no {alternatives[0]} to build a root from")
+        if name not in names:
+            names.add(name)
+            fields = installed[name]
+            todo += [w for f in ("Depends", "Pre-Depends") for w in fields.get(f, "").split(",") if w.strip()]
+    return names
+
+
+def make_root(root, wanted):
+    """A root of this machine's essential packages and those wanted, as dpkg would have installed them."""
+    if os.environ.get("BRIGADE_CHROOT"):
+        subprocess.run(["cp", "-a", os.environ["BRIGADE_CHROOT"] + "/.", root], check=True)
+        return
+    installed = installed_packages()
+    names = closure(installed, [n for n, f in installed.items() if f.get("Essential") == "yes"] + wanted)
+    for folder in ("bin", "sbin", "lib", "lib64"):
+        if os.path.islink("/" + folder):
+            os.makedirs(os.path.join(root, "usr", folder), exist_ok=True)
+            os.symlink("usr/" + folder, os.path.join(root, folder))
+    qualified = [n if installed[n]["Architecture"] == "all" else f"{n}:{installed[n]['Architecture']}" for n in sorted(names)]
+    paths = set(output("dpkg", "-L", *qualified).splitlines())
+    skipped = ("/usr/share/doc/", "/usr/share/locale/", "/usr/share/man/", "/usr/share/info/")
+    paths = {os.path.realpath(os.path.dirname(p)) + "/" + os.path.basename(p) for p in paths
+             if p.startswith("/") and p != "/." and os.path.lexists(p) and not p.startswith(skipped)}
+    links = [p for p in paths if not (os.path.isdir(p) and not os.path.islink(p))]
+    for name in glob.glob("/var/lib/dpkg/alternatives/*"):  # links that no package owns
+        lines = open(name).read().split("\n\n")[0].splitlines()[1:]
+        for link, alternative in [(lines[0], os.path.basename(name))] + [(lines[i + 1], lines[i]) for i in range(1, len(lines) - 1, 2)]:
+            target = os.path.realpath(link)
+            if target in paths:
+                links += [os.path.realpath(os.path.dirname(link)) + "/" + os.path.basename(link), "/etc/alternatives/" + alternative]
+    folders = [p for p in paths if os.path.isdir(p) and not os.path.islink(p)]
+    info = [p for n in names for p in glob.glob(f"/var/lib/dpkg/info/{n}.*") + glob.glob(f"/var/lib/dpkg/info/{n}:*")]
+    listing = "\n".join(sorted(set(p for p in folders + links + info if not p.startswith(("/bin/", "/lib/", "/sbin/")))))
+    packer = subprocess.Popen(["tar", "-C", "/", "--no-recursion", "-c", "-T", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    unpacker = subprocess.Popen(["tar", "-C", root, "-xp"], stdin=packer.stdout)
+    packer.stdin.write(listing.replace("\n/", "\n").lstrip("/").encode())
+    packer.stdin.close()
+    assert unpacker.wait() == 0
+    packer.wait()
+    for folder in ("tmp", "proc", "dev", "sys", "var/lib/dpkg/updates", "var/lib/dpkg/info", "var/log", "run", "etc/pam.d"):
+        os.makedirs(os.path.join(root, folder), exist_ok=True)
+    open(os.path.join(root, "var/lib/dpkg/status"), "w").write("\n\n".join(installed[n]["paragraph"].strip("\n") for n in sorted(names)) + "\n")
+    for name, text in (("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+                       ("group", "root:x:0:\nnogroup:x:65534:\n"), ("shadow", "root:*:1:0:99999:7:::\n"), ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")):
+        open(os.path.join(root, "etc", name), "w").write(text)
+    for name in ("auth", "account", "password", "session", "session-noninteractive"):
+        open(os.path.join(root, "etc/pam.d", "common-" + name), "w").write(f"{name.split('-')[0]} required pam_permit.so\n")
+
+
+def test_packages_in_a_root_of_their_own():
+    if os.geteuid() != 0:
+        raise SkipTest("needs root, for a root of its own")
+    for tool in ("dpkg-deb", "dpkg-shlibdeps", "chroot", "unshare", "strip"):
+        if not shutil.which(tool):
+            raise SkipTest(f"no {tool} here")
+    folder = temporary_folder()
+    os.chmod(folder, 0o755)
+    build = os.path.dirname(os.path.dirname(BRIGADE))
+    assert os.path.dirname(os.path.dirname(WORKER)) == build
+    made = output(os.path.join(SOURCE, "scripts", "package"), "--build", build, "--out", folder).split()
+    assert len(made) == 2, made
+    depends = [w for p in made for w in output("dpkg-deb", "-f", p, "Depends").split(",")]
+    assert any("libzmq5" in d for d in depends) and any("libsodium" in d for d in depends), depends
+    root = os.path.join(folder, "root")
+    os.mkdir(root)
+    make_root(root, depends)
+    for package in made:
+        shutil.copy(package, os.path.join(root, "tmp"))
+
+    def inside(*command, **more):
+        # Processes of its own: whatever is left running ends with the first of them.
+        return output("unshare", "--pid", "--fork", "--kill-child", "--mount", "sh", "-c",
+                      f'mount -t proc proc "{root}/proc"; mount --bind /dev "{root}/dev"; mount --bind /sys "{root}/sys"; exec chroot "{root}" "$@"', "sh", *command,
+                      env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}, timeout=100, **more)
+    said = inside("sh", "-c", "dpkg --force-unsafe-io -i /tmp/*.deb")
+    keys = re.findall(r"^brigade(?:-worker)?: .* (\S{40})$", said, re.M)
+    assert len(keys) == 2, said
+    state = inside("dpkg-query", "-W", "-f", "${Package} ${Status}\n")
+    assert all(f"{p} install ok installed" in state for p in ("brigade", "brigade-worker")), state
+    assert "node.key" in inside("find", "/etc/brigade", "-name", "*.key", "-user", "brigade", "-perm", "0600")
+    # As the unit runs it: user brigade, settings from /etc/brigade; then an answer over it.
+    coordinator = inside("brigade", "keygen", "--public", "/etc/brigade/coordinator.key").strip()
+    assert coordinator in keys, (coordinator, keys)
+    settings = root + "/etc/brigade/worker.yaml"
+    text = open(settings).read()
+    assert "allow: []" in text and "0.0.0.0:7700" in text
+    open(settings, "w").write(text.replace("allow: []", f'allow: ["{coordinator}"]').replace("0.0.0.0:7700", "127.0.0.1:*"))
+    story = inside("su", "-s", "/bin/sh", "brigade", "-c", """
+        set -e; cd /tmp
+        brigade-worker --config /etc/brigade/worker.yaml >ready 2>log &
+        worker=$!
+        for i in $(seq 200); do test -s ready && break; sleep 0.05; done
+        endpoint=$(sed -n 's/.* at \\(tcp:[^ ]*\\) key.*/\\1/p' ready)
+        key=$(brigade-worker --keygen --key /etc/brigade/node.key)
+        printf 'version: 1\\ncoordinator: {key: /etc/brigade/coordinator.key}\\nnodes:\\n  - {name: here, endpoint: "%s", public_key: "%s"}\\n' \
+            "$endpoint" "$key" >cluster.yaml
+        brigade run -c cluster.yaml -m /usr/share/brigade/models/stories-5m-q8_0.gguf -p 'Once upon a time' -n 12 --temp 0 || { cat log ready >&2; exit 1; }
+        kill $worker; wait $worker
+        ls -d /var/cache/brigade/*
+    """)
+    here = brigade("run", "-m", MODEL, "-p", "Once upon a time", "-n", "12", "--temp", "0").stdout
+    assert here.strip() and here.strip() in story, (here, story)
+    for path in ("/usr/share/man/man1/brigade.1.gz", "/usr/share/bash-completion/completions/brigade-worker", "/lib/systemd/system/brigade-worker.service",
+                 "/usr/share/doc/brigade/copyright", "/usr/share/doc/brigade/examples/brigade.slurm"):
+        assert os.path.exists(root + path), f"{path} is not there"
+    # Installing again keeps the keys; purging leaves nothing of ours.
+    inside("sh", "-c", "dpkg --force-unsafe-io -i --force-confold /tmp/*.deb")
+    assert inside("brigade-worker", "--keygen", "--key", "/etc/brigade/node.key").strip() in keys
+    inside("dpkg", "--purge", "brigade", "brigade-worker")
+    left = inside("find", "/etc", "/usr", "/var/lib/brigade", "/var/cache", "-name", "*brigade*") if os.path.exists(root + "/var/lib/brigade") else \
+        inside("find", "/etc", "/usr", "/var/cache", "-name", "*brigade*")
+    assert not left, left
+    assert "brigade" not in inside("cat", "/etc/passwd")
+
+
+main(globals())
