@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 
 #define KEY_BYTES 32
@@ -110,56 +112,20 @@ const char *key_secret_text(const struct node_key *k)
     return k->secret_text;
 }
 
-static int write_all(int fd, const char *bytes, size_t n)
-{
-    while (n) {
-        ssize_t done = write(fd, bytes, n);
-        if (done < 0 && errno != EINTR)
-            return -1;
-        if (done > 0) {
-            bytes += done;
-            n -= (size_t)done;
-        }
-    }
-    return 0;
-}
-
-/* The name is on the disk only when its folder is. */
-static int sync_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = !slash ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
-    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    mem_free(folder);
-    if (fd < 0)
-        return -1;
-    int rc = fsync(fd);
-    close(fd);
-    return rc && errno != EINVAL && errno != EROFS ? -1 : 0;
-}
-
 int key_save(const struct node_key *k, const char *path, struct error *err)
 {
     static const char note[] = "# brigade secret key: keep it to this machine\n# public key: ";
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 && (errno == EEXIST || errno == ELOOP))
-        return error_set(err, ERR_USAGE, "%s: exists; a key is never overwritten: name another file or remove it",
-                         path);
-    if (fd < 0)
-        return error_set(err, ERR_IO, "%s: cannot create: %s", path, strerror(errno));
-    int rc = fchmod(fd, 0600) || write_all(fd, note, sizeof note - 1) ||
-             write_all(fd, k->public_text, KEY_TEXT - 1) || write_all(fd, "\n", 1) ||
-             write_all(fd, k->secret_text, KEY_TEXT - 1) || write_all(fd, "\n", 1) || fsync(fd) || sync_folder(path);
-    int saved = errno;
-    if (close(fd) && !rc) {
-        rc = 1;
-        saved = errno;
-    }
-    if (rc) {
-        unlink(path);
-        return error_set(err, ERR_IO, "%s: cannot write the key: %s", path, strerror(saved));
-    }
-    return 0;
+    struct error why = {0};
+    size_t room = sizeof note + 2 * KEY_TEXT + 2;
+    char *text = sodium_malloc(room);
+    if (!text)
+        return error_set(err, ERR_NOMEM, "%s: no memory for a key", path);
+    int n = snprintf(text, room, "%s%s\n%s\n", note, k->public_text, k->secret_text);
+    int rc = file_create(path, text, (size_t)n, 0600, &why);
+    sodium_free(text); /* wipes */
+    if (rc == ERR_USAGE)
+        return error_set(err, rc, "%s: exists; a key is never overwritten: name another file or remove it", path);
+    return rc ? error_set(err, rc, "%s", why.text) : 0;
 }
 
 /* Finds the key's line in text[n]; *line and its length, or false when there is not exactly one. */
