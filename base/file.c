@@ -34,7 +34,8 @@ int file_read(const char *path, struct buffer *out, struct error *err)
         if (got <= 0)
             break;
         if ((rc = buffer_append(out, piece, (size_t)got))) {
-            error_set(err, rc, rc == ERR_BOUND ? "%s: larger than %zu bytes" : "%s: no memory for it", path, out->limit);
+            error_set(err, rc, rc == ERR_BOUND ? "%s: larger than %zu bytes" : "%s: no memory for it", path,
+                      out->limit);
             break;
         }
     }

@@ -17,7 +17,8 @@ int file_create(const char *path, const void *bytes, size_t n, mode_t mode, stru
 /* Puts new text in a file's place, keeping its mode (and, for root, its owner); follows a symbolic link to the file it
  * means. ERR_NOTFOUND, ERR_IO, ERR_NOMEM; the old text stays after a failure. */
 int file_replace(const char *path, const void *bytes, size_t n, struct error *err);
-/* Waits up to timeout_ms for the lock of the folder that holds path; *fd is closed to give it back. ERR_BUSY, ERR_IO. */
+/* Waits up to timeout_ms for the lock of the folder that holds path; *fd is closed to give it back. ERR_BUSY, ERR_IO.
+ */
 int file_lock_folder(const char *path, int timeout_ms, int *fd, struct error *err);
 /* The folder of a path, "." for a bare name; mem_free. NULL when out of memory. */
 char *file_folder(const char *path);

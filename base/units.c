@@ -73,7 +73,7 @@ int units_parse_rate(const char *text, double *bytes_per_s)
 
 int units_parse_seconds(const char *text, double *seconds)
 {
-    static const struct suffix table[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"min", 60}, {NULL, 0}};
+    static const struct suffix table[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"m", 60}, {"min", 60}, {"h", 3600}, {NULL, 0}};
     double value;
     int rc = parse_scaled(text, table, &value);
     if (!rc && value < 0)

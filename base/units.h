@@ -9,7 +9,7 @@
 int units_parse_bytes(const char *text, uint64_t *bytes);
 /* A link's rate: "900Mbit", "10Gbit", "117MB" (per second; powers of 1000) or a plain number of bytes a second. */
 int units_parse_rate(const char *text, double *bytes_per_s);
-/* "0.4ms", "300us", "2s", or a plain number of seconds. */
+/* "0.4ms", "300us", "2s", "10m", "1h", or a plain number of seconds. */
 int units_parse_seconds(const char *text, double *seconds);
 /* A whole decimal number within [min, max]. */
 int units_parse_int(const char *text, int64_t min, int64_t max, int64_t *value);

@@ -103,8 +103,8 @@ static int take_event(struct walk *w, const yaml_event_t *event)
     case YAML_SEQUENCE_START_EVENT:
     case YAML_MAPPING_START_EVENT:
         if (!w->depth)
-            w->o->root_flow = event->type != YAML_MAPPING_START_EVENT ||
-                              event->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE;
+            w->o->root_flow =
+                event->type != YAML_MAPPING_START_EVENT || event->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE;
         rc = take_start(w, event, start);
         w->depth++;
         if (w->depth == 1) {

@@ -13,8 +13,8 @@ struct yaml_pair {
 };
 
 /* Appends text to out with an item added at the end of the sequence `key` of the top mapping. A missing key is put at
- * the end of the text, an empty sequence becomes one of a line an entry, a single scalar becomes a sequence. ERR_FORMAT when
- * text or value cannot take it, ERR_NOMEM. `name` (a file name) starts errors. */
+ * the end of the text, an empty sequence becomes one of a line an entry, a single scalar becomes a sequence. ERR_FORMAT
+ * when text or value cannot take it, ERR_NOMEM. `name` (a file name) starts errors. */
 int yaml_add_item(const char *name, const char *text, size_t bytes, const char *key, const struct yaml_pair *pairs,
                   size_t pair_count, struct buffer *out, struct error *err);
 /* Appends text to out without item `index` of that sequence; the comment on its own lines goes with it. ERR_NOTFOUND,

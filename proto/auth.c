@@ -16,11 +16,11 @@
 #define ZAP_TEXT 256
 #define WATCHES_MAX 1024
 
-static const char *const plane_names[PLANE_COUNT] = {"control", "data"};
+static const char *const plane_names[PLANE_COUNT] = {"control", "data", "join"};
 
 bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key)
 {
-    bool known = false;
+    bool known = plane == PLANE_JOIN && atomic_load(&hub->guests);
     pthread_mutex_lock(&hub->lock);
     for (size_t i = 0; i < hub->allowed[plane].count && !known; i++)
         known = !strcmp(hub->allowed[plane].keys[i], public_key);
@@ -47,6 +47,11 @@ int hub_allow(struct hub *hub, enum link_plane plane, const char *const *public_
     pthread_mutex_unlock(&hub->lock);
     mem_free(old);
     return 0;
+}
+
+void hub_admit_guests(struct hub *hub)
+{
+    atomic_store(&hub->guests, true);
 }
 
 uint64_t hub_refused(const struct hub *hub)
@@ -256,7 +261,7 @@ int hub_create(const struct node_key *key, struct hub **out, struct error *err)
     if ((rc = waker_create(&hub->waker, err)))
         goto fail;
     /* Two I/O threads, one a plane: heartbeats do not wait while a large activation is being encrypted. */
-    if (!(hub->context = zmq_ctx_new()) || zmq_ctx_set(hub->context, ZMQ_IO_THREADS, PLANE_COUNT) ||
+    if (!(hub->context = zmq_ctx_new()) || zmq_ctx_set(hub->context, ZMQ_IO_THREADS, HUB_IO_THREADS) ||
         !(zap = zmq_socket(hub->context, ZMQ_REP)) || zmq_setsockopt(zap, ZMQ_LINGER, &zero, sizeof zero) ||
         zmq_bind(zap, "inproc://zeromq.zap.01")) {
         rc = error_set(err, ERR_IO, "ZeroMQ does not start: %s", zmq_strerror(errno));

@@ -11,6 +11,7 @@
 
 #include "proto/link.h"
 
+#define HUB_IO_THREADS 2      /* one a plane; joining shares the control plane's */
 #define HUB_NOTED_MAX 256     /* refused keys and addresses remembered, each logged once */
 #define WATCH_ACCEPTED_MAX 64 /* connections whose handshake is under way, by address */
 
@@ -48,6 +49,7 @@ struct hub {
         char (*keys)[KEY_TEXT];
         size_t count;
     } allowed[PLANE_COUNT];
+    _Atomic bool guests;      /* any key may use PLANE_JOIN */
     _Atomic uint64_t refused;
     _Atomic int links;        /* open ones */
     /* Hub thread and link_receive, under lock. */

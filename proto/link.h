@@ -16,7 +16,9 @@
 struct hub;
 struct link;
 
-enum link_plane { PLANE_CONTROL, PLANE_DATA, PLANE_COUNT };
+/* PLANE_JOIN is for boards that are not known yet: encrypted like the others, but any key may connect after
+ * hub_admit_guests, and what it says is believed only with a proof (proto/join.h). */
+enum link_plane { PLANE_CONTROL, PLANE_DATA, PLANE_JOIN, PLANE_COUNT };
 
 /* Starts the context and the ZAP thread. `key` is borrowed and must outlive the hub. */
 int hub_create(const struct node_key *key, struct hub **out, struct error *err);
@@ -25,6 +27,8 @@ void hub_destroy(struct hub *hub);
 /* Replaces the set of public keys (Z85) that may connect to our listening sockets of a plane. Any thread. Peers already
  * connected with a key no longer in the set are cut off: their later messages are dropped by link_receive. */
 int hub_allow(struct hub *hub, enum link_plane plane, const char *const *public_keys, size_t count, struct error *err);
+/* Any key may use our listening sockets of PLANE_JOIN from now on. Any thread. */
+void hub_admit_guests(struct hub *hub);
 /* Peers refused since start (unknown key, no CURVE, malformed handshake where ZeroMQ tells). */
 uint64_t hub_refused(const struct hub *hub);
 

@@ -2,6 +2,7 @@
  * threads until a signal asks it to stop. */
 #include <errno.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/notify.h"
 #include "base/units.h"
 #include "engine/kernels/ops.h"
+#include "worker/join.h"
 #include "worker/worker.h"
 
 #define PROGRAM_BYTES (UINT64_C(64) << 20) /* code, threads, sockets: beside any stage */
@@ -175,6 +177,28 @@ done:
     return rc;
 }
 
+static volatile sig_atomic_t join_stopped;
+
+static void stop_joining(int number)
+{
+    (void)number;
+    join_stopped = 1;
+}
+
+/* Before it serves: into the cluster, and remembered. */
+static int join(struct worker_options *options, struct error *err)
+{
+    struct sigaction stop = {.sa_handler = stop_joining}, before = {.sa_handler = SIG_DFL};
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    int rc = worker_join(options, &join_stopped, err);
+    sigaction(SIGTERM, &before, NULL);
+    sigaction(SIGINT, &before, NULL);
+    sodium_free(options->join); /* wipes: it has served */
+    options->join = NULL;
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     static struct worker w;
@@ -199,14 +223,17 @@ int main(int argc, char **argv)
     w.options = &options;
     int rc = options.chore == WORKER_CHORE_KEYGEN         ? chore_keygen(&options, &err)
              : options.chore == WORKER_CHORE_MEMORY_LIMIT ? chore_memory_limit(&options, &err)
-                                                          : run(&w, &err);
+             : options.join                               ? join(&options, &err)
+                                                          : 0;
     if (options.chore && !rc) {
         worker_options_free(&options);
         return 0;
     }
+    if (!rc && !options.join_only)
+        rc = run(&w, &err);
     if (rc)
         fprintf(stderr, "brigade-worker: %s\n", err.text);
-    else
+    else if (!options.join_only)
         log_info("stopped");
     worker_options_free(&options);
     return rc ? 1 : 0;

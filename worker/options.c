@@ -1,6 +1,7 @@
 /* Flags and worker.yaml. Pure but for reading the file and asking for the host's name; the control thread, once. */
 #include "worker/options.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +10,18 @@
 #include "base/memory.h"
 #include "base/units.h"
 #include "base/yaml.h"
+#include "worker/join.h"
 
 static const char help[] =
-    "usage: brigade-worker --listen ENDPOINT --key FILE --allow PUBKEY [options]\n"
+    "usage: brigade-worker --join TOKEN [options]\n"
+    "       brigade-worker --config worker.yaml\n"
+    "       brigade-worker --listen ENDPOINT --key FILE --allow PUBKEY [options]\n"
     "\n"
     "Holds a range of a model's blocks and computes them for a brigade coordinator, over encrypted links.\n"
     "\n"
+    "  --join TOKEN        enter the cluster that 'brigade invite' made this token for, make a key if there is none,\n"
+    "                      remember both in --config (default worker.yaml), and serve; -: read the token from stdin\n"
+    "  --join-only         with --join: end when that is done\n"
     "  --listen ENDPOINT   where coordinators connect, e.g. tcp://0.0.0.0:7700\n"
     "  --key FILE          this node's secret key (make one: brigade keygen -o node.key)\n"
     "  --allow PUBKEY      a coordinator's public key; repeat for more\n"
@@ -29,6 +36,7 @@ static const char help[] =
     "  --memory-limit      print the limit in bytes under which the admitted memory can be had, and exit\n"
     "  --version, --help\n"
     "\n"
+    "example: brigade-worker --join brigade1.AbCd... --models models\n"
     "example: brigade-worker --listen tcp://0.0.0.0:7700 --key node.key --allow \"$COORDINATOR\" --models models\n";
 
 static int add_allow(struct worker_options *o, const char *key, struct error *err)
@@ -39,6 +47,14 @@ static int add_allow(struct worker_options *o, const char *key, struct error *er
         return error_set(err, ERR_BOUND, "more than %d allowed keys", WORKER_ALLOW_MAX);
     memcpy(o->allow[o->allow_count++], key, KEY_TEXT);
     return 0;
+}
+
+int worker_options_allow(struct worker_options *o, const char *key, struct error *err)
+{
+    for (uint32_t i = 0; i < o->allow_count; i++)
+        if (!strcmp(o->allow[i], key))
+            return 0;
+    return add_allow(o, key, err);
 }
 
 static int add_models(struct worker_options *o, const char *folder, struct error *err)
@@ -93,6 +109,26 @@ static int set_threads(int *out, const char *value, struct error *err)
     if (strcmp(value, "auto"))
         return set_number(out, value, 1, 1024, "threads (or \"auto\")", err);
     *out = 0;
+    return 0;
+}
+
+/* Takes the token over: what stood on the command line is wiped, where everyone could read it. */
+static int set_join(struct worker_options *o, char *value, struct error *err)
+{
+    enum { ROOM = 1024 };
+    sodium_free(o->join);
+    if (sodium_init() < 0 || !(o->join = sodium_malloc(ROOM)))
+        return error_set(err, ERR_NOMEM, "no locked memory for a token");
+    bool from_input = !strcmp(value, "-");
+    if (from_input && !fgets(o->join, ROOM, stdin))
+        return error_set(err, ERR_USAGE, "standard input holds no token");
+    if (!from_input)
+        snprintf(o->join, ROOM, "%s", value);
+    size_t n = strlen(o->join), given = strlen(value);
+    while (n && strchr(" \t\r\n", o->join[n - 1]))
+        o->join[--n] = 0;
+    if (!from_input)
+        memset(value, '*', given);
     return 0;
 }
 
@@ -198,7 +234,10 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
         return WORKER_EXIT_ERROR;
     if (o->chore == WORKER_CHORE_MEMORY_LIMIT || (o->chore == WORKER_CHORE_KEYGEN && o->key_path))
         return WORKER_RUN;
+    if (o->join && worker_join_defaults(o, err))
+        return err->code == ERR_NOMEM ? WORKER_EXIT_ERROR : WORKER_EXIT_USAGE;
     const char *missing = o->chore ? "--key FILE (where the key shall lie)"
+                          : o->join ? NULL
                           : !*o->listen ? "--listen ENDPOINT (e.g. tcp://0.0.0.0:7700)"
                           : !o->key_path ? "--key FILE (make one with 'brigade keygen -o node.key')"
                           : !o->allow_count ? "--allow PUBKEY (the coordinator's; 'brigade keygen' prints it)"
@@ -207,6 +246,8 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
         error_set(err, ERR_USAGE, "missing %s; --help explains", missing);
         return WORKER_EXIT_USAGE;
     }
+    if (o->join)
+        return WORKER_RUN;
     char endpoint[300];
     return worker_data_endpoint(o, 1, endpoint, sizeof endpoint, err) ? WORKER_EXIT_USAGE : WORKER_RUN;
 }
@@ -214,12 +255,16 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
 enum worker_options_outcome worker_options_read(int argc, char **argv, struct worker_options *out, struct error *err)
 {
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
-                                        "cache",  "memory",  "threads",   "data-port", "config"};
-    const char *config = NULL;
+                                        "cache",  "memory",  "threads",   "data-port", "config", "join"};
     int rc;
     *out = (struct worker_options){.threads = -1, .data_port = -1};
     for (int i = 1; i < argc; i++) {
-        const char *word = argv[i], *name = NULL, *value = NULL;
+        const char *word = argv[i], *name = NULL;
+        char *value = NULL;
+        if (!strcmp(word, "--join-only")) {
+            out->join_only = true;
+            continue;
+        }
         if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
             fputs(help, stdout);
             return WORKER_EXIT_OK;
@@ -236,7 +281,7 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
             size_t n = strlen(names[k]);
             if (!strncmp(word + 2, names[k], n) && (!word[2 + n] || word[2 + n] == '=')) {
                 name = names[k];
-                value = word[2 + n] ? word + 3 + n : i + 1 < argc ? argv[++i] : NULL;
+                value = word[2 + n] ? argv[i] + 3 + n : i + 1 < argc ? argv[++i] : NULL;
             }
         }
         if (!name) {
@@ -247,14 +292,21 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
             error_set(err, ERR_USAGE, "--%s needs a value; --help explains", name);
             return WORKER_EXIT_USAGE;
         }
-        if (!strcmp(name, "config"))
-            config = value;
-        else if ((rc = set_option(out, name, value, err))) {
+        rc = !strcmp(name, "config") ? set_path(&out->config_path, value, err)
+             : !strcmp(name, "join") ? set_join(out, value, err)
+                                     : set_option(out, name, value, err);
+        if (rc) {
             error_prefix(err, "--%s", name);
             return rc == ERR_NOMEM ? WORKER_EXIT_ERROR : WORKER_EXIT_USAGE;
         }
     }
-    if (config && worker_options_file(config, out, err))
+    if (out->join_only && !out->join) {
+        error_set(err, ERR_USAGE, "--join-only needs --join TOKEN");
+        return WORKER_EXIT_USAGE;
+    }
+    /* A board that joins may have settings already, and writes them otherwise. */
+    const char *config = out->config_path ? out->config_path : out->join ? "worker.yaml" : NULL;
+    if (config && (!out->join || !access(config, F_OK)) && worker_options_file(config, out, err))
         return WORKER_EXIT_ERROR;
     return complete(out, err);
 }
@@ -263,6 +315,8 @@ void worker_options_free(struct worker_options *o)
 {
     mem_free(o->key_path);
     mem_free(o->cache_path);
+    mem_free(o->config_path);
+    sodium_free(o->join); /* wipes */
     for (uint32_t i = 0; i < o->model_count; i++)
         mem_free(o->models[i]);
     *o = (struct worker_options){0};

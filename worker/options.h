@@ -25,16 +25,21 @@ struct worker_options {
     uint64_t memory_bytes;                /* cap on what a stage may take; 0: none */
     int threads;                          /* 0: auto */
     enum worker_chore chore;
+    char *join;                           /* a token, in locked memory; NULL: none */
+    char *config_path;                    /* NULL: none */
+    bool join_only;                       /* join, then end */
     int data_port;                        /* 0: any free one, -1: the listening port's neighbour */
 };
 
 enum worker_options_outcome { WORKER_RUN, WORKER_EXIT_OK, WORKER_EXIT_USAGE, WORKER_EXIT_ERROR };
 
-/* Reads argv and the file that --config names. Other than WORKER_RUN: help or version were printed, or err says what is
- * wrong. worker_options_free in any case. */
+/* Reads argv and the file that --config names; a token is wiped from argv. Other than WORKER_RUN: help or version were
+ * printed, or err says what is wrong. worker_options_free in any case. */
 enum worker_options_outcome worker_options_read(int argc, char **argv, struct worker_options *out, struct error *err);
 /* worker.yaml alone, into options that have not been set by flags. Paths are relative to the file. */
 int worker_options_file(const char *path, struct worker_options *o, struct error *err);
+/* Adds a coordinator's public key, unless it is there. */
+int worker_options_allow(struct worker_options *o, const char *key, struct error *err);
 void worker_options_free(struct worker_options *o);
 /* "tcp://0.0.0.0:7700" and a port → the data plane's endpoint; ERR_USAGE when listen is none. */
 int worker_data_endpoint(const struct worker_options *o, int control_port, char *out, unsigned size, struct error *err);

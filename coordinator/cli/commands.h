@@ -6,7 +6,9 @@
 int command_bench(int argc, char **argv);
 int command_chat(int argc, char **argv);
 int command_detokenize(int argc, char **argv);
+int command_init(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_invite(int argc, char **argv);
 int command_keygen(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_perplexity(int argc, char **argv);

@@ -168,6 +168,9 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
 static int gather_nodes(struct runner *r, struct cluster_node_options **nodes, uint32_t *count, struct error *err)
 {
     if (r->config) {
+        if (!r->config->node_count)
+            return error_set(err, ERR_NOTFOUND, "%s: has no nodes yet; 'brigade invite -c %s' lets a board in", r->config->path,
+                             r->config->path);
         int rc = key_load(r->config->key_path, &r->key, err);
         if (rc)
             return rc;

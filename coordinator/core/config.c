@@ -103,10 +103,10 @@ static int check_reach(const struct yaml_value *list, const struct config *c, st
 static int read_nodes(const struct yaml_value *root, struct config *c, struct error *err)
 {
     const struct yaml_value *list;
-    int rc = yaml_need_sequence(root, "nodes", 1, CONFIG_NODES_MAX, &list, err);
+    int rc = yaml_need_sequence(root, "nodes", 0, CONFIG_NODES_MAX, &list, err);
     if (rc)
         return rc;
-    if (!(c->nodes = mem_zalloc(yaml_count(list), sizeof *c->nodes)))
+    if (!(c->nodes = mem_zalloc(yaml_count(list) + 1, sizeof *c->nodes)))
         return error_set(err, ERR_NOMEM, "%s: out of memory", c->path);
     for (size_t i = 0; i < yaml_count(list); i++) {
         if ((rc = read_node(yaml_item(list, i), c, &c->nodes[i], err)))

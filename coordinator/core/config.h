@@ -41,7 +41,7 @@ struct config {
     char *path;                 /* as given */
     char *key_path;             /* of the coordinator's secret key, resolved */
     uint32_t node_count, link_count;
-    struct config_node *nodes;
+    struct config_node *nodes;  /* a new cluster has none yet */
     struct config_link *links;
     bool kv_type_given;
     enum kv_type kv_type;       /* f16 unless given */

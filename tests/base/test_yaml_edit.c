@@ -1,4 +1,5 @@
-/* Adding to and removing from lists of a YAML text: every other byte stays. And whole files: created, replaced, locked. */
+/* Adding to and removing from lists of a YAML text: every other byte stays. And whole files: created, replaced, locked.
+ */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,10 +55,12 @@ static void adding(void)
         {"nodes:\nkv: {}\n", "nodes:\n" ITEM("  ") "kv: {}\n"},
         {"kv: {}", "kv: {}\nnodes:\n" ITEM("  ")},
         {"nodes:\n  - name: a   # first\n    memory: 1G\n    # its own remark\n\n# links of old\nlinks: []\n",
-         "nodes:\n  - name: a   # first\n    memory: 1G\n    # its own remark\n" ITEM("  ") "\n# links of old\nlinks: []\n"},
+         "nodes:\n  - name: a   # first\n    memory: 1G\n    # its own remark\n" ITEM(
+             "  ") "\n# links of old\nlinks: []\n"},
         {"nodes:\n- name: a\n", "nodes:\n- name: a\n" ITEM("")},
         {"nodes:\n  - {name: a, tags: [x, y]} # short\n", "nodes:\n  - {name: a, tags: [x, y]} # short\n" ITEM("  ")},
-        {"nodes: [{name: a}, {name: \"]\"}] # all\nkv: 1\n", "nodes: [{name: a}, {name: \"]\"}, " FLOW "] # all\nkv: 1\n"},
+        {"nodes: [{name: a}, {name: \"]\"}] # all\nkv: 1\n",
+         "nodes: [{name: a}, {name: \"]\"}, " FLOW "] # all\nkv: 1\n"},
         {"{version: 1, nodes: []}\n", "{version: 1, nodes: [" FLOW "]}\n"},
         {"\xEF\xBB\xBF# \xC3\xA4\xE2\x82\xAC\nnodes:\n  - name: \"\xC3\xBC\"\nx: 1\n",
          "\xEF\xBB\xBF# \xC3\xA4\xE2\x82\xAC\nnodes:\n  - name: \"\xC3\xBC\"\n" ITEM("  ") "x: 1\n"},
@@ -70,7 +73,8 @@ static void adding(void)
         if (!got) {
             struct buffer out = {0};
             struct error err = {0};
-            CHECK_INT(yaml_add_item("c", cases[i].before, strlen(cases[i].before), "nodes", pi, 3, &out, &err), ERR_FORMAT);
+            CHECK_INT(yaml_add_item("c", cases[i].before, strlen(cases[i].before), "nodes", pi, 3, &out, &err),
+                      ERR_FORMAT);
             got = mem_printf("error: %s", err.text);
             buffer_free(&out);
         }
@@ -93,8 +97,9 @@ static void adding_texts(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct buffer out = {0};
-        CHECK_INT(yaml_add_item("w", cases[i].before, strlen(cases[i].before), "allow",
-                                &(struct yaml_pair){NULL, "k"}, 1, &out, NULL), 0);
+        CHECK_INT(yaml_add_item("w", cases[i].before, strlen(cases[i].before), "allow", &(struct yaml_pair){NULL, "k"},
+                                1, &out, NULL),
+                  0);
         CHECK_TEXT(out.data, cases[i].after);
         buffer_free(&out);
     }
@@ -127,7 +132,8 @@ static void removing(void)
 /* Adding and then removing the same item gives the first text back, wherever it had entries before. */
 static void there_and_back(void)
 {
-    const char *text = "# top\nversion: 1\nnodes:\n  # one\n  - {name: a}\n\n  - name: b # two\n    x: 1\n\nkv: {} # end\n";
+    const char *text =
+        "# top\nversion: 1\nnodes:\n  # one\n  - {name: a}\n\n  - name: b # two\n    x: 1\n\nkv: {} # end\n";
     char *more = add(text), *back = take(more, 2);
     CHECK_TEXT(back, text);
     mem_free(more);

@@ -71,7 +71,6 @@ static void complaints_name_line_and_key(void)
          "heartbeat"},
         {"version: 2\n", "c.yaml:1: version: 2 is too large; the most is 1"},
         {"version: 1\ncoordinator: {key: k, host: x}\n", "c.yaml:2: unknown key \"host\" in coordinator; known: key"},
-        {"version: 1\ncoordinator: {key: k}\nnodes: []\n", "c.yaml:3: nodes: 0 entries; at least 1 are needed"},
         {"version: 1\ncoordinator: {key: k}\n", "c.yaml:1: \"nodes\" is missing"},
         {HEAD NODE_A "  - {name: a, endpoint: \"tcp://10.0.0.2:7700\", public_key: \"" KEY_B "\"}\n",
          "c.yaml:5: nodes[1].name: \"a\" is already the name of nodes[0]"},
