@@ -254,6 +254,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.loaded.kv_bytes = m->u.loaded.kv_bytes;
         b.loaded.buffers_bytes = m->u.loaded.buffers_bytes;
         b.loaded.total_bytes = m->u.loaded.total_bytes;
+        b.loaded.read_bytes = m->u.loaded.read_bytes;
         break;
     case CONTROL_UNLOAD:
         brigade__unload__init(&b.unload);

@@ -229,6 +229,7 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->u.loaded.kv_bytes = c->loaded->kv_bytes;
         m->u.loaded.buffers_bytes = c->loaded->buffers_bytes;
         m->u.loaded.total_bytes = c->loaded->total_bytes;
+        m->u.loaded.read_bytes = c->loaded->read_bytes;
         return 0;
     case BRIGADE__CONTROL__BODY_UNLOAD:
         m->kind = CONTROL_UNLOAD;

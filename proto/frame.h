@@ -221,7 +221,7 @@ struct control_message {
             uint64_t done, total;
         } progress;
         struct {
-            uint64_t weights_bytes, embedding_bytes, head_bytes, kv_bytes, buffers_bytes, total_bytes;
+            uint64_t weights_bytes, embedding_bytes, head_bytes, kv_bytes, buffers_bytes, total_bytes, read_bytes;
         } loaded;
         struct {
             uint64_t sequence, sent_us;

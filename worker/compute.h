@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "engine/model/sequence.h"
+#include "engine/model/shelf.h"
 #include "engine/model/stage.h"
 #include "worker/session.h"
 #include "worker/worker.h"
@@ -14,6 +15,7 @@ struct holding {
     char name[FRAME_TEXT_MAX];       /* the model's file name */
     struct model *model;             /* NULL: nothing is loaded */
     struct stage *stage;
+    struct shelf *shelf;             /* weights of an ended or half loaded stage of this model, or NULL */
     struct sequence_table *table;
     uint32_t max_sequences;
     struct stage_memory memory;

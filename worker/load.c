@@ -24,15 +24,23 @@ static void vitals_loaded(struct compute *c, const struct control_loaded_stage *
     pthread_mutex_unlock(&v->lock);
 }
 
-static void holding_free(struct holding *h)
+/* All but the model and what lies on the shelf. */
+static void holding_end_stage(struct holding *h)
 {
     sequence_table_destroy(h->table);
     stage_destroy(h->stage);
-    model_close(h->model);
     if (h->in)
         mem_unmap(h->in, h->activation_bytes);
     if (h->out)
         mem_unmap(h->out, h->activation_bytes);
+    *h = (struct holding){.model = h->model, .shelf = h->shelf};
+}
+
+static void holding_free(struct holding *h)
+{
+    holding_end_stage(h);
+    shelf_destroy(h->shelf);
+    model_close(h->model);
     *h = (struct holding){0};
 }
 
@@ -50,6 +58,16 @@ void compute_unload(struct compute *c)
 {
     disconnect(c);
     holding_free(&c->holding);
+    vitals_loaded(c, NULL, 0);
+    if (!c->draining)
+        atomic_store(&c->w->vitals.state, WORKER_IDLE);
+}
+
+/* No stage any more, but the weights stay at hand. */
+static void set_aside(struct compute *c)
+{
+    disconnect(c);
+    holding_end_stage(&c->holding);
     vitals_loaded(c, NULL, 0);
     if (!c->draining)
         atomic_store(&c->w->vitals.state, WORKER_IDLE);
@@ -178,38 +196,63 @@ static int admit(const struct worker *w, const char *name, const struct stage_op
     return 0;
 }
 
-/* Fills c->holding; what was there is freed first, unless it is the same stage. *read: weights were read. */
-static int hold(struct compute *c, const struct mail *job, struct model *m, bool *read, struct error *err)
+/* The weights that are in memory go on the shelf, as far as they are of this model and the new stage needs them; all
+ * else of the old stage ends. Takes over m. */
+static int clear_for(struct holding *h, struct model *m, const struct stage_options *o, struct error *err)
+{
+    bool same = h->model && model_info(h->model)->fingerprint == model_info(m)->fingerprint;
+    if (!same) {
+        holding_free(h);
+        h->model = m;
+    } else {
+        model_close(m);
+    }
+    int rc = h->shelf ? 0 : shelf_create(h->model, &h->shelf, err);
+    if (!rc && h->stage) {
+        shelf_put(h->shelf, h->stage);
+        h->stage = NULL;
+    }
+    holding_end_stage(h);
+    if (!rc)
+        shelf_keep_only(h->shelf, o->first_block, o->last_block);
+    return rc;
+}
+
+/* Fills c->holding. *read: bytes of weights that had to be read. Stopped in the middle, what was read stays on the
+ * shelf. */
+static int hold(struct compute *c, const struct mail *job, struct model *m, uint64_t *read, struct error *err)
 {
     const struct control_message *load = &job->message;
     struct holding *h = &c->holding;
     struct stage_options o = options_of(c, load);
     const struct model_info *info = model_info(m);
+    uint32_t width = info->width;
     int rc;
-    *read = !same_stage(h, m, &o);
-    if (!*read) {
+    *read = 0;
+    if (same_stage(h, m, &o)) {
         model_close(m);
     } else {
-        struct holding fresh = {.model = m};
+        struct stage_memory need;
         struct progress progress = {.c = c, .job = job};
-        fresh.activation_bytes = (size_t)o.max_tokens * info->width * sizeof(float);
-        stage_memory_need(m, &o, &fresh.memory);
-        if ((rc = admit(c->w, load->u.load.model, &o, &fresh.memory, err))) {
+        stage_memory_need(m, &o, &need);
+        if ((rc = admit(c->w, load->u.load.model, &o, &need, err))) {
             model_close(m);
             return rc;
         }
-        holding_free(h);
+        if ((rc = clear_for(h, m, &o, err)))
+            return rc;
         o.progress = on_progress;
         o.progress_context = &progress;
-        if ((rc = stage_create(m, &o, &fresh.stage, err)) == 0 &&
-            (!(fresh.in = mem_map(fresh.activation_bytes)) || !(fresh.out = mem_map(fresh.activation_bytes))))
-            rc = error_set(err, ERR_NOMEM, "no memory for activations of %zu bytes", fresh.activation_bytes);
-        if (rc) {
-            holding_free(&fresh);
+        o.shelf = h->shelf;
+        o.read_bytes = read;
+        h->activation_bytes = (size_t)o.max_tokens * width * sizeof(float);
+        if ((rc = stage_create(h->model, &o, &h->stage, err)))
             return rc;
-        }
-        stage_memory_used(fresh.stage, &fresh.memory);
-        *h = fresh;
+        shelf_destroy(h->shelf);
+        h->shelf = NULL;
+        if (!(h->in = mem_map(h->activation_bytes)) || !(h->out = mem_map(h->activation_bytes)))
+            return error_set(err, ERR_NOMEM, "no memory for activations of %zu bytes", h->activation_bytes);
+        stage_memory_used(h->stage, &h->memory);
     }
     sequence_table_destroy(h->table);
     h->table = NULL;
@@ -219,7 +262,7 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, bool
                                  &h->table, err);
 }
 
-static void announce(struct compute *c, const struct mail *job)
+static void announce(struct compute *c, const struct mail *job, uint64_t read)
 {
     const struct holding *h = &c->holding;
     const struct stage_options *o = stage_options(h->stage);
@@ -230,6 +273,7 @@ static void announce(struct compute *c, const struct mail *job)
     m.u.loaded.kv_bytes = h->memory.kv;
     m.u.loaded.buffers_bytes = h->memory.buffers;
     m.u.loaded.total_bytes = h->memory.total;
+    m.u.loaded.read_bytes = read;
     struct control_loaded_stage loaded = {
         .fingerprint = model_info(h->model)->fingerprint,
         .first_block = o->first_block,
@@ -250,7 +294,7 @@ void compute_load(struct compute *c, const struct mail *job)
     const struct control_message *load = &job->message;
     struct model *m = NULL;
     struct error err = {0};
-    bool read = false;
+    uint64_t read = 0;
     int64_t start = clock_ms();
     if (c->draining) {
         error_set(&err, ERR_CANCELLED, "this worker is shutting down");
@@ -270,7 +314,10 @@ void compute_load(struct compute *c, const struct mail *job)
                           &err);
     if (rc) {
         /* A refusal before anything was touched leaves a running stage alone. */
-        if (atomic_load(&c->w->vitals.state) == WORKER_LOADING)
+        bool begun = atomic_load(&c->w->vitals.state) == WORKER_LOADING;
+        if (begun && rc == ERR_CANCELLED)
+            set_aside(c); /* something newer waits, which may want the same blocks */
+        else if (begun)
             compute_unload(c);
         compute_reply_failure(c, job, &err);
         return;
@@ -280,8 +327,12 @@ void compute_load(struct compute *c, const struct mail *job)
     kernels_set_deterministic(!load->u.load.inexact);
     c->attach_sent_ms = c->next_down_ms = 0;
     session_start(&c->session, load, model_info(c->holding.model)->width);
+    char bytes[UNITS_TEXT], text[64] = "kept";
+    units_bytes_text(read, bytes);
+    if (read)
+        snprintf(text, sizeof text, "%s read", bytes);
     log_info("epoch %llu: stage %u of %u, blocks %u-%u of %s, %s in %lld ms", (unsigned long long)load->epoch,
              load->u.load.stage, load->u.load.stages, load->u.load.first_block, load->u.load.last_block,
-             load->u.load.model, read ? "loaded" : "kept", (long long)(clock_ms() - start));
-    announce(c, job);
+             load->u.load.model, text, (long long)(clock_ms() - start));
+    announce(c, job, read);
 }

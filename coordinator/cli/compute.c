@@ -35,11 +35,14 @@ bool compute_parse(struct compute_options *o, int argc, char **argv, const struc
         {"--chunk", 0, OPTION_INT, &o->chunk, "N", "prompt tokens of one micro-batch (default 256)", 1, 16384},
         {"--codec", 0, OPTION_TEXT, &o->codec, "CODEC", "activations between stages: f32 (exact), f16, bf16, q8"},
         {"--objective", 0, OPTION_TEXT, &o->objective, "GOAL", "plan for latency (default), throughput or ttft"},
+        {"--rejoin-timeout", 0, OPTION_NUMBER, &o->rejoin_seconds, "S", "when the nodes that are left cannot hold the model: wait so long for one to come back (default 30)", 0, 86400},
+        {"--no-recovery", 0, OPTION_FLAG, &o->no_recovery, NULL, "a lost worker ends everything at once, with a line"},
         {"--json", 0, OPTION_FLAG, &o->json, NULL, "print JSON"},
     };
     enum { SHARED = sizeof shared / sizeof *shared };
     struct option table[SHARED + COMPUTE_OWN_OPTIONS_MAX];
     size_t words;
+    o->rejoin_seconds = -1;
     memcpy(table, shared, sizeof shared);
     memcpy(table + SHARED, own, own_count * sizeof *own);
     enum options_outcome parsed = options_parse(argc, argv, table, SHARED + own_count, help, NULL, 0, &words);
@@ -53,7 +56,10 @@ static void show_progress(void *context, const struct runner_progress *p)
     char what[128];
     if (o->on_progress)
         o->on_progress(o->progress_context, p);
+    if (o->served)
+        return; /* text is on its way to the same terminal */
     if (p->phase == RUNNER_READY) {
+        o->served = true;
         progress_clear(&o->progress);
         return;
     }
@@ -95,6 +101,10 @@ int compute_open(struct compute_options *o, struct runner **out, struct error *e
         .prompt_tokens = o->prompt_tokens,
         .output_tokens = o->output_tokens,
         .concurrency = o->concurrency,
+        .no_recovery = o->no_recovery,
+        .stay = o->stay,
+        .rejoin_given = o->rejoin_seconds >= 0,
+        .rejoin_seconds = o->rejoin_seconds,
         .on_progress = show_progress,
         .context = o,
         .interrupt = &compute_interrupted,

@@ -10,14 +10,17 @@
 struct compute_options {
     const char *model, *config, *kv, *objective, *codec;
     int64_t stages, threads, context, kv_tokens, chunk;
+    double rejoin_seconds;     /* negative: not given */
     struct option_list split;
-    bool json;
+    bool json, no_recovery;
     /* Set by the command before compute_open. */
     enum runner_goal goal;
     bool predict;
     uint32_t sequences, queue, prompt_tokens, output_tokens, concurrency;
     void (*on_progress)(void *context, const struct runner_progress *progress); /* beside the bars; may be NULL */
     void *progress_context;
+    bool stay;                 /* when nobody comes back, wait on */
+    bool served;               /* it was up: no more bars */
     struct progress progress;
     uint32_t split_blocks[256];
 };

@@ -103,6 +103,7 @@ static int run(const struct serve_options *o, struct compute_options *compute, s
     bool served = false;
     for (;;) {
         struct runner *runner = NULL;
+        compute->served = false;
         int rc = compute_open(compute, &runner, err);
         if (!rc && (rc = api_attach(api, runner, err))) {
             runner_close(runner);
@@ -183,6 +184,7 @@ int command_serve(int argc, char **argv)
     if (!rc) {
         compute.sequences = options.parallel;
         compute.queue = options.queue;
+        compute.stay = true;
         compute.on_progress = note_progress;
         compute.progress_context = api;
         if (!o.keys && !loopback(o.host))

@@ -104,22 +104,40 @@ int bring_up_here(struct runner *r, struct error *err)
         rc = plan_here(r, split, stages, err);
     if (!rc && r->o.goal == RUNNER_SERVE)
         rc = runner_prepare(r, stages, err);
-    r->reached = !rc;
+    r->reached = r->flowing = !rc;
     return rc;
 }
 
 /* ---- On a cluster ------------------------------------------------------------------------------------------------ */
 
+/* As asked; after a loss, as well as it goes with fewer nodes. */
+static int solve(struct runner *r, struct plan_problem *problem, uint32_t nodes, struct error *err)
+{
+    if (!r->came_to_serve)
+        return planning_solve(problem, r->o.stages, r->o.split, r->o.split_count, &r->plan, err);
+    uint32_t stages = r->o.split ? r->o.split_count : r->o.stages;
+    if (stages && stages <= nodes && !planning_solve(problem, r->o.stages, r->o.split, r->o.split_count, &r->plan, NULL))
+        return 0;
+    if (stages > nodes && !planning_solve(problem, nodes, NULL, 0, &r->plan, NULL))
+        return 0;
+    return planning_solve(problem, 0, NULL, 0, &r->plan, err);
+}
+
 int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err)
 {
-    uint32_t n = cluster_node_count(r->cluster);
+    uint32_t all = cluster_node_count(r->cluster), n = 0, which[CLUSTER_NODES_MAX];
+    for (uint32_t i = 0; i < all; i++)
+        if (cluster_node_usable(r->cluster, i))
+            which[n++] = i;
+    if (!n)
+        return error_set(err, ERR_INFEASIBLE, "no worker is left");
     struct planning_input in = planning_of(r);
     struct planning_node *nodes = mem_zalloc(n, sizeof *nodes);
     struct planning_link *links = mem_zalloc((size_t)n * n, sizeof *links);
     struct plan_problem *problem = NULL;
     int rc = nodes && links ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
     for (uint32_t a = 0; a < n && !rc; a++) {
-        const struct cluster_node *node = cluster_node_at(r->cluster, a);
+        const struct cluster_node *node = cluster_node_at(r->cluster, which[a]);
         nodes[a] = (struct planning_node){
             .name = node->name,
             .memory_bytes = node->memory_bytes,
@@ -127,7 +145,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
             .profile = node->profiled ? &cluster_node_at(r->cluster, node->profile_of)->profile : NULL};
         for (uint32_t b = 0; b < n; b++) {
             struct planning_link *l = &links[a * n + b];
-            cluster_link_between(r->cluster, a, b, &l->bytes_per_s, &l->rtt_seconds, NULL);
+            cluster_link_between(r->cluster, which[a], which[b], &l->bytes_per_s, &l->rtt_seconds, NULL);
         }
     }
     in.nodes = nodes;
@@ -136,7 +154,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     if (!rc)
         rc = planning_problem(&in, &problem, err);
     if (!rc)
-        rc = planning_solve(problem, r->o.stages, r->o.split, r->o.split_count, &r->plan, err);
+        rc = solve(r, problem, n, err);
     mem_free(nodes);
     mem_free(links);
     if (rc) {
@@ -147,7 +165,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     r->problem = problem;
     r->planned = true;
     for (int s = 0; s < r->plan.stages; s++)
-        stages[s] = (struct cluster_stage){.node = (uint32_t)r->plan.stage[s].device,
+        stages[s] = (struct cluster_stage){.node = which[r->plan.stage[s].device],
                                            .first_block = (uint32_t)r->plan.stage[s].first_block,
                                            .last_block = (uint32_t)r->plan.stage[s].last_block};
     *load = (struct cluster_load){
@@ -241,6 +259,9 @@ static int create_cluster(struct runner *r, const struct cluster_node_options *n
         .alike = r->spawn != NULL,
         .heartbeat_us = r->config ? r->config->heartbeat_us : CONFIG_HEARTBEAT_US,
         .lost_us = r->config ? r->config->lost_us : 2 * CONFIG_LOST_US, /* ours share this machine's cores */
+        .recover = !r->o.no_recovery && (!r->config || r->config->recover),
+        .stay = r->o.stay && r->config, /* workers of our own do not come back: whoever serves starts new ones */
+        .rejoin_us = r->o.rejoin_given ? (int64_t)(r->o.rejoin_seconds * 1e6) : r->config ? r->config->rejoin_us : 0,
     };
     int rc = cluster_create(&o, clock_us(), &r->cluster, err);
     mem_free(links);

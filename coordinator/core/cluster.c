@@ -8,6 +8,11 @@
 #include "base/memory.h"
 #include "coordinator/core/cluster_state.h"
 
+/* As long as two nodes cannot reach each other, no plan wants to have them side by side. */
+#define BROKEN_BYTES_PER_S 1.0
+#define BROKEN_RTT_S 100.0
+#define NODE_WITHOUT_STAGE 0 /* what a heartbeat's reply says of a worker that holds none */
+
 const char *node_state_name(enum node_state state)
 {
     static const char *const names[] = {"connecting", "greeting", "idle",  "profiling", "measuring",
@@ -35,7 +40,7 @@ static bool same_host(const char *a, const char *b)
     return host_length(a) == host_length(b) && !strncmp(a, b, host_length(a));
 }
 
-static struct pair *find_pair(const struct cluster *c, uint32_t a, uint32_t b)
+struct pair *cluster_pair(const struct cluster *c, uint32_t a, uint32_t b)
 {
     if (a == b)
         return NULL;
@@ -71,7 +76,11 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
     c->lost_us = o->lost_us > 0 ? o->lost_us : 1000000;
     c->connect_us = o->connect_us > 0 ? o->connect_us : 4000000;
     c->quiet_us = o->quiet_us > 0 ? o->quiet_us : 60000000;
-    c->last_tick = now_us;
+    c->recover = o->recover;
+    c->stay = o->stay;
+    c->rejoin_us = o->rejoin_us > 0 ? o->rejoin_us : 0;
+    c->settle_us = o->settle_us > 0 ? o->settle_us : 150000;
+    c->last_tick = c->now_us = now_us;
     c->attach_deadline = NEVER;
     c->next_request = 1;
     c->load.stages = c->stages;
@@ -88,14 +97,14 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
         snprintf(c->keys[i], sizeof c->keys[i], "%s", o->nodes[i].public_key);
         m->node.memory_cap = o->nodes[i].memory_cap;
         m->deadline = now_us + c->connect_us;
-        m->next_beat = NEVER;
+        m->next_beat = m->greet_at = NEVER;
         while (m->host < i && !same_host(m->node.endpoint, c->members[m->host].node.endpoint))
             m->host++;
         for (uint32_t a = 0; a < i; a++)
-            *find_pair(c, a, i) = (struct pair){.a = a, .b = i};
+            *cluster_pair(c, a, i) = (struct pair){.a = a, .b = i};
     }
     for (uint32_t i = 0; i < o->link_count; i++) {
-        struct pair *p = find_pair(c, o->links[i].from, o->links[i].to);
+        struct pair *p = cluster_pair(c, o->links[i].from, o->links[i].to);
         if (!p)
             continue;
         if (!p->known || o->links[i].bytes_per_s < p->bytes_per_s)
@@ -142,67 +151,6 @@ void cluster_report(struct cluster *c, uint32_t node, const char *what, uint64_t
     a->total = total;
 }
 
-void cluster_fail(struct cluster *c, int code, const char *format, ...)
-{
-    if (c->phase == CLUSTER_HAS_FAILED)
-        return;
-    struct error error;
-    va_list args;
-    va_start(args, format);
-    error_vset(&error, code, format, args);
-    va_end(args);
-    if (c->phase >= CLUSTER_ATTACHING)
-        cluster_act(c, CLUSTER_CLOSE_DATA, CLUSTER_NODES_MAX);
-    c->phase = CLUSTER_HAS_FAILED;
-    cluster_act(c, CLUSTER_FAILED, CLUSTER_NODES_MAX)->error = error;
-}
-
-static void what_it_did(const struct cluster_node *n, enum node_state state, char *text, size_t size)
-{
-    static const char *const what[] = {
-        [NODE_CONNECTING] = "connecting to it",    [NODE_GREETING] = "greeting it",
-        [NODE_IDLE] = "it waited for work",        [NODE_PROFILING] = "it measured itself",
-        [NODE_MEASURING] = "it measured its link",
-    };
-    if (n->has_stage && state >= NODE_LOADING)
-        snprintf(text, size, "it %s blocks %u-%u", state == NODE_LOADING ? "loaded" : "ran", n->first_block,
-                 n->last_block);
-    else
-        snprintf(text, size, "%s", state < NODE_LOADING ? what[state] : "it waited for work");
-}
-
-void cluster_lose(struct cluster *c, uint32_t node, const char *why)
-{
-    struct member *m = &c->members[node];
-    enum node_state before = m->node.state;
-    char doing[96];
-    what_it_did(&m->node, before, doing, sizeof doing);
-    m->node.state = NODE_LOST;
-    m->request = 0;
-    m->deadline = m->next_beat = NEVER;
-    m->unanswered_since = 0;
-    snprintf(m->node.detail, sizeof m->node.detail, "%s", why);
-    if (c->goal == CLUSTER_LOOK || (c->phase == CLUSTER_IS_READY && !m->node.has_stage))
-        return; /* nobody depends on it */
-    cluster_fail(c, ERR_LOST,
-                 "worker \"%s\" was lost (%s) while %s; check its power, network and log, then start again",
-                 m->node.name, why, doing);
-}
-
-void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text)
-{
-    struct member *m = &c->members[node];
-    if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED)
-        return;
-    m->node.state = NODE_REFUSED;
-    m->request = 0;
-    m->deadline = m->next_beat = NEVER;
-    m->unanswered_since = 0;
-    snprintf(m->node.detail, sizeof m->node.detail, "%s", text);
-    if (c->goal != CLUSTER_LOOK)
-        cluster_fail(c, code, "worker \"%s\" at %s: %s", m->node.name, m->node.endpoint, text);
-}
-
 /* ---- Events ------------------------------------------------------------------------------------------------------ */
 
 static void unreachable(struct cluster *c, uint32_t node)
@@ -234,21 +182,28 @@ static void on_link(struct cluster *c, uint32_t node, enum link_state link, cons
 {
     struct member *m = &c->members[node];
     char why[FRAME_TEXT_MAX];
-    if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED)
+    bool out = m->node.state == NODE_LOST || m->node.state == NODE_REFUSED;
+    m->node.linked = link == LINK_UP;
+    if (out && !cluster_recovers(c))
         return;
     switch (link) {
     case LINK_UP:
-        if (m->node.state == NODE_CONNECTING)
-            cluster_greet(c, node);
-        else if (m->node.welcomed)
+        if (m->node.welcomed)
             cluster_lose(c, node, "it reconnected, so it had been restarted or cut off");
+        if (m->node.state == NODE_CONNECTING || cluster_recovers(c))
+            cluster_greet(c, node);
         break;
     case LINK_DOWN:
         if (m->node.welcomed) {
             cluster_lose(c, node, text && *text ? text : "its connection closed");
             break;
         }
-        m->node.state = NODE_CONNECTING;
+        m->greet_at = NEVER;
+        if (out)
+            break;
+        m->node.state = cluster_recovers(c) ? NODE_LOST : NODE_CONNECTING;
+        if (cluster_recovers(c))
+            m->deadline = NEVER;
         m->request = 0;
         snprintf(m->node.detail, sizeof m->node.detail, "%s", text ? text : "");
         break;
@@ -281,6 +236,14 @@ static void on_heartbeat(struct member *m, const struct control_message *reply, 
         m->next_beat = now_us; /* a few in quick succession, for a round trip that plans can rely on */
 }
 
+/* Its connection broke and came back without our seeing it: its stage is gone, though it answers. */
+static bool lost_its_stage(const struct cluster *c, const struct member *m, const struct control_message *reply)
+{
+    return cluster_recovers(c) && c->phase == CLUSTER_IS_READY && m->node.has_stage && m->node.state == NODE_READY &&
+           reply->u.heartbeat_reply.sequence > m->ready_beat && reply->u.heartbeat_reply.sequence == m->answered &&
+           reply->u.heartbeat_reply.state == NODE_WITHOUT_STAGE;
+}
+
 static void on_measured(struct cluster *c, struct member *m, const struct control_message *reply)
 {
     struct pair *p = &c->pairs[m->pair];
@@ -311,16 +274,21 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
                        struct control_message *profile, int64_t now_us)
 {
     struct member *m = &c->members[node];
+    if (m->node.state == NODE_LOST && cluster_recovers(c) && m->node.linked && !m->request)
+        cluster_greet(c, node); /* a sign of life */
     if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED || m->node.state == NODE_CONNECTING)
         return;
     bool answers = msg->request && msg->request == m->request;
     switch (msg->kind) {
     case CONTROL_HEARTBEAT_REPLY:
         on_heartbeat(m, msg, now_us);
+        if (lost_its_stage(c, m, msg)) {
+            cluster_lose(c, node, "it answers, but its stage is gone: it was restarted");
+            cluster_greet(c, node);
+        }
         return;
     case CONTROL_FAILURE:
-        if (answers || (!msg->request && msg->epoch == c->epoch))
-            cluster_refuse(c, node, msg->u.failure.code ? msg->u.failure.code : ERR_INTERNAL, msg->u.failure.text);
+        cluster_failure(c, node, msg, answers);
         return;
     case CONTROL_PROGRESS:
         if (answers) {
@@ -354,6 +322,15 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
             return;
         m->node.state = NODE_LOADED;
         m->node.stage_bytes = msg->u.loaded.total_bytes;
+        m->node.read_bytes = msg->u.loaded.read_bytes;
+        m->node.has_loaded = true;
+        m->node.loaded = (struct control_loaded_stage){.fingerprint = c->fingerprint,
+                                                       .first_block = m->node.first_block,
+                                                       .last_block = m->node.last_block,
+                                                       .kv_type = c->load.kv_type,
+                                                       .kv_pages = c->load.kv_pages,
+                                                       .memory_bytes = msg->u.loaded.total_bytes};
+        memcpy(m->node.loaded.model, c->model, sizeof m->node.loaded.model);
         break;
     default:
         return; /* Done, and what a coordinator says itself */
@@ -366,12 +343,21 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
 static void on_deadline(struct cluster *c, uint32_t node)
 {
     struct member *m = &c->members[node];
+    char doing[96], why[96];
+    if (cluster_recovers(c)) {
+        snprintf(why, sizeof why, "it said nothing for %.0f s",
+                 (double)(m->node.welcomed ? c->quiet_us : c->connect_us) / 1e6);
+        if (m->node.welcomed)
+            cluster_lose(c, node, why);
+        else
+            cluster_refuse_greeting(c, node, why);
+        return;
+    }
     if (!m->node.welcomed) {
         unreachable(c, node);
         return;
     }
-    char doing[96];
-    what_it_did(&m->node, m->node.state, doing, sizeof doing);
+    cluster_what_it_did(&m->node, m->node.state, doing, sizeof doing);
     if (m->node.state == NODE_MEASURING) {
         const struct pair *p = &c->pairs[m->pair];
         uint32_t other = p->a == node ? p->b : p->a;
@@ -424,10 +410,13 @@ static void on_tick(struct cluster *c, int64_t now_us)
                 m->unanswered_since = now_us;
         }
     }
+    cluster_recovery_tick(c);
     if (c->phase == CLUSTER_ATTACHING && c->attach_deadline <= now_us) {
         uint32_t stage = c->attached[0] ? c->load.stage_count - 1 : 0;
         const struct member *m = &c->members[c->stages[stage].node];
-        cluster_fail(c, ERR_TIMEOUT,
+        if (++c->attach_failures > 1)
+            cluster_shun(c, c->stages[stage].node, c->quiet_us);
+        cluster_interrupt(c, ERR_TIMEOUT,
                      "worker \"%s\" loaded its blocks but does not answer on its data port %u within %.1f s; is a "
                      "firewall in between?",
                      m->node.name, m->node.data_port, (double)c->connect_us / 1e6);
@@ -449,9 +438,22 @@ static void on_stalled(struct cluster *c, int64_t stalled_us)
         }
     }
     const struct cluster_node *n = &c->members[c->stages[slowest].node].node;
-    cluster_fail(c, ERR_TIMEOUT,
+    cluster_shun(c, c->stages[slowest].node, c->quiet_us);
+    cluster_interrupt(c, ERR_TIMEOUT,
                  "worker \"%s\" (blocks %u-%u) has not finished its micro-batch for %.0f s; see its log", n->name,
                  n->first_block, n->last_block, (double)stalled_us / 1e6);
+}
+
+/* A data connection broke; its node may be well. */
+static void on_broken(struct cluster *c, uint64_t epoch, bool last, const char *text)
+{
+    if (epoch != c->epoch || !c->data_open)
+        return;
+    uint32_t node = c->stages[last ? c->load.stage_count - 1 : 0].node;
+    if (!cluster_recovers(c))
+        cluster_lose(c, node, text);
+    else
+        cluster_interrupt(c, ERR_LOST, "worker \"%s\": %s", c->members[node].node.name, text);
 }
 
 int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t now_us, struct cluster_actions *out,
@@ -472,6 +474,7 @@ int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t n
         copy_profile(event->message, &profile))
         return error_set(err, ERR_NOMEM, "out of memory for a device profile");
     c->out = out;
+    c->now_us = now_us;
     switch (event->kind) {
     case CLUSTER_TICK:
         on_tick(c, now_us);
@@ -495,7 +498,7 @@ int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t n
         break;
     case CLUSTER_UNPLANNED:
         if (c->phase == CLUSTER_PLANNING)
-            cluster_fail(c, event->error->code, "%s", event->error->text);
+            cluster_unplanned(c, event->error);
         break;
     case CLUSTER_ATTACHED:
         if (c->phase == CLUSTER_ATTACHING && event->epoch == c->epoch)
@@ -503,6 +506,13 @@ int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t n
         break;
     case CLUSTER_STALLED:
         on_stalled(c, event->stalled_us);
+        break;
+    case CLUSTER_BROKEN:
+        on_broken(c, event->epoch, event->last, event->text);
+        break;
+    case CLUSTER_REPLAN:
+        if (cluster_recovers(c) && c->phase == CLUSTER_IS_READY)
+            cluster_interrupt(c, ERR_CANCELLED, "%s", event->text);
         break;
     }
     if (c->phase != CLUSTER_HAS_FAILED)
@@ -525,7 +535,10 @@ int64_t cluster_next_tick(const struct cluster *c)
         if (m->unanswered_since && m->unanswered_since + c->lost_us < next)
             next = m->unanswered_since + c->lost_us;
     }
-    return c->attach_deadline < next ? c->attach_deadline : next;
+    if (c->attach_deadline < next)
+        next = c->attach_deadline;
+    int64_t recovery = cluster_recovery_next(c);
+    return recovery < next ? recovery : next;
 }
 
 /* ---- What it knows ----------------------------------------------------------------------------------------------- */
@@ -559,11 +572,11 @@ void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, s
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s, double *rtt_seconds,
                           bool *measured)
 {
-    const struct pair *p = find_pair(c, from, to);
+    const struct pair *p = cluster_pair(c, from, to);
     if (!p || !p->known)
         return false;
-    *bytes_per_s = p->bytes_per_s;
-    *rtt_seconds = p->rtt_seconds;
+    *bytes_per_s = p->broken_until ? BROKEN_BYTES_PER_S : p->bytes_per_s;
+    *rtt_seconds = p->broken_until ? BROKEN_RTT_S : p->rtt_seconds;
     if (measured)
         *measured = p->measured;
     return true;

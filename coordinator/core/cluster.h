@@ -6,9 +6,16 @@
  *     connecting → greeting → idle → profiling → measuring → (plan) → loading → loaded → ready       a node
  *                                any of them → lost | refused
  *
- * Every wait has a deadline, and every way to fail ends in one CLUSTER_FAILED action with a line that names the node and
- * what it was doing. Replies are matched to the one request a node has open, so late and repeated ones are harmless; an
- * epoch numbers each loading of stages, and what belongs to an older one is ignored. One owner thread. */
+ * Until it is ready for the first time, every way to fail ends in one CLUSTER_FAILED action with a line that names the
+ * node and what it was doing. Afterwards, with `recover`, a loss interrupts the work and a new epoch begins:
+ *
+ *     ready → settling → planning → loading → attaching → ready      the whole
+ *                           ↓   ↑ a node returns
+ *                         waiting → (rejoin_us) → failed, or with `stay` waiting on
+ *
+ * A node that was lost is greeted again when it answers, and is a spare until the next plan. Every wait has a deadline.
+ * Replies are matched to the one request a node has open, so late and repeated ones are harmless; an epoch numbers each
+ * loading of stages, and what belongs to an older one is ignored. One owner thread. */
 #ifndef BRIGADE_COORDINATOR_CORE_CLUSTER_H
 #define BRIGADE_COORDINATOR_CORE_CLUSTER_H
 
@@ -27,7 +34,11 @@ struct cluster;
 enum cluster_goal { CLUSTER_SERVE, CLUSTER_PLAN, CLUSTER_LOOK };
 
 enum cluster_phase {
-    CLUSTER_CONNECTING, CLUSTER_PROFILING, CLUSTER_MEASURING, CLUSTER_PLANNING, CLUSTER_LOADING, CLUSTER_ATTACHING,
+    CLUSTER_CONNECTING, CLUSTER_PROFILING, CLUSTER_MEASURING,
+    CLUSTER_SETTLING,   /* something was lost: what else is? */
+    CLUSTER_PLANNING,
+    CLUSTER_WAITING,    /* no plan is possible now: for a node to return */
+    CLUSTER_LOADING, CLUSTER_ATTACHING,
     CLUSTER_IS_READY,   /* serving, or the lesser goal is reached */
     CLUSTER_HAS_FAILED
 };
@@ -71,6 +82,10 @@ struct cluster_options {
     int64_t heartbeat_us, lost_us;
     int64_t connect_us;           /* for connecting and greeting; 0: 4 s */
     int64_t quiet_us;             /* longest silence of a node that profiles, measures or loads; 0: 60 s */
+    bool recover;                 /* once ready, losses begin a new epoch instead of ending everything */
+    bool stay;                    /* with it: rejoin_us ends the requests that wait, not the cluster */
+    int64_t rejoin_us;            /* with it: how long to wait when those that are left cannot hold the model */
+    int64_t settle_us;            /* between a loss and the new plan, for the news to arrive; 0: 150 ms */
 };
 
 /* What a plan says, as far as the cluster cares. */
@@ -94,6 +109,8 @@ enum cluster_event_kind {
     CLUSTER_UNPLANNED,  /* error */
     CLUSTER_ATTACHED,   /* epoch, last: the first (false) or last (true) stage greets us on the data plane */
     CLUSTER_STALLED,    /* a micro-batch has been under way for `stalled_us` */
+    CLUSTER_BROKEN,     /* epoch, last, text: the data connection to the first or last stage closed */
+    CLUSTER_REPLAN,     /* text: plan again with all that are there now, though nothing was lost */
 };
 
 struct cluster_event {
@@ -115,7 +132,9 @@ enum cluster_action_kind {
     CLUSTER_OPEN_DATA,    /* connect data links of `epoch` to the first and last stage (nodes `node` and `other`) */
     CLUSTER_CLOSE_DATA,   /* and drop what is under way of `epoch` */
     CLUSTER_REPORT,       /* progress of node (or of the whole: CLUSTER_NODES_MAX): what, done, total */
-    CLUSTER_REACHED,      /* the goal; epoch */
+    CLUSTER_REACHED,      /* the goal; epoch; after a recovery `done` is how many microseconds it took */
+    CLUSTER_TROUBLE,      /* error: something was lost or came back; only to be told */
+    CLUSTER_GIVE_UP,      /* error: what waits is to end with it; the cluster goes on waiting (`stay`) */
     CLUSTER_FAILED,       /* error; nothing follows it */
 };
 
@@ -151,6 +170,9 @@ struct cluster_node {
     enum node_state state;
     char detail[FRAME_TEXT_MAX];        /* why it is lost or refused, or what its connection says */
     bool welcomed, profiled;
+    bool linked;                        /* its control connection stands */
+    bool drained;                       /* not to be used until told otherwise */
+    bool slow;                          /* its stage takes far longer than planned, though it answers */
     /* of Welcome */
     char program_version[64], isa[16], cpu[96];
     uint32_t cores, threads, data_port, kernels_version;
@@ -166,7 +188,17 @@ struct cluster_node {
     bool has_stage;                     /* in the present epoch */
     uint32_t stage, first_block, last_block;
     uint64_t stage_bytes;               /* it says it holds */
+    uint64_t read_bytes;                /* of weights that it read for that, the rest it had */
 };
+
+/* Whether a plan may use it now: it is there, was measured, and nothing speaks against it. */
+bool cluster_node_usable(const struct cluster *c, uint32_t node);
+/* Since the first loss of the present outage; empty when all is well. */
+const char *cluster_outage(const struct cluster *c);
+uint32_t cluster_recoveries(const struct cluster *c);
+/* Keeps a node out of plans, or lets it in again; takes effect with the next plan (CLUSTER_REPLAN). */
+void cluster_set_drained(struct cluster *c, uint32_t node, bool drained);
+void cluster_set_slow(struct cluster *c, uint32_t node, bool slow);
 
 enum cluster_phase cluster_phase_of(const struct cluster *c);
 uint64_t cluster_epoch(const struct cluster *c);

@@ -24,9 +24,32 @@ static struct control_message *ask(struct cluster *c, uint32_t node, enum contro
 
 void cluster_greet(struct cluster *c, uint32_t node)
 {
-    struct control_message *hello = ask(c, node, CONTROL_HELLO, NODE_GREETING, c->members[node].deadline);
+    struct member *m = &c->members[node];
+    int64_t deadline = m->node.state == NODE_CONNECTING ? m->deadline : c->now_us + c->connect_us;
+    struct control_message *hello = ask(c, node, CONTROL_HELLO, NODE_GREETING, deadline);
+    m->greet_at = NEVER;
     snprintf(hello->u.hello.program_version, sizeof hello->u.hello.program_version, "%s", BRIGADE_VERSION);
     hello->u.hello.claim = c->goal != CLUSTER_LOOK;
+}
+
+static void allow(struct cluster *c, uint32_t node)
+{
+    struct control_message *message = &cluster_act(c, CLUSTER_SEND, node)->message;
+    message->kind = CONTROL_ALLOW;
+    message->u.allow.count = c->member_count + 1;
+    message->u.allow.keys = c->keys;
+}
+
+/* A spare from now on; if the others wait for one, they plan with it. */
+static void came_back(struct cluster *c, uint32_t node)
+{
+    struct cluster_node *n = &c->members[node].node;
+    struct error back;
+    allow(c, node);
+    n->has_stage = false;
+    c->news = true;
+    error_set(&back, 0, "worker \"%s\" is back", n->name);
+    cluster_act(c, CLUSTER_TROUBLE, node)->error = back;
 }
 
 void cluster_welcome(struct cluster *c, uint32_t node, const struct control_message *msg, int64_t now_us)
@@ -51,12 +74,16 @@ void cluster_welcome(struct cluster *c, uint32_t node, const struct control_mess
     m->request = 0;
     m->deadline = NEVER;
     m->next_beat = now_us;
+    m->answered = m->beat; /* what it was asked before is of another life */
+    m->failures = 0;
     if (msg->u.welcome.epoch > c->epoch)
         c->epoch = msg->u.welcome.epoch; /* ours will be newer than any it has seen */
     if (c->goal != CLUSTER_LOOK && !msg->u.welcome.claimed)
         cluster_refuse(c, node, ERR_BUSY, "another coordinator commands it; stop that one first");
     else
         cluster_report(c, node, "", 1, 1);
+    if (n->state == NODE_IDLE && cluster_recovers(c))
+        came_back(c, node);
 }
 
 /* Everyone has answered, or (only looking) has answered a heartbeat or failed to. */
@@ -76,12 +103,8 @@ static bool all_settled(const struct cluster *c)
 /* From now on the nodes may talk to each other. */
 static void allow_all(struct cluster *c)
 {
-    for (uint32_t i = 0; i < c->member_count; i++) {
-        struct control_message *allow = &cluster_act(c, CLUSTER_SEND, i)->message;
-        allow->kind = CONTROL_ALLOW;
-        allow->u.allow.count = c->member_count + 1;
-        allow->u.allow.keys = c->keys;
-    }
+    for (uint32_t i = 0; i < c->member_count; i++)
+        allow(c, i);
 }
 
 /* Whether any node on the machine of `host` is measuring something: two at once would spoil both. */
@@ -163,7 +186,7 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
     }
     for (uint32_t i = 0; i < c->member_count; i++) {
         struct cluster_node *n = &c->members[i].node;
-        if (!n->has_stage && n->has_loaded) {
+        if (!n->has_stage && n->has_loaded && n->welcomed) {
             cluster_act(c, CLUSTER_SEND, i)->message.kind = CONTROL_UNLOAD; /* room for others; nothing is awaited */
             n->has_loaded = false;
         }
@@ -220,6 +243,7 @@ void cluster_advance(struct cluster *c, int64_t now_us)
         c->phase = CLUSTER_MEASURING;
     if (c->phase == CLUSTER_MEASURING && measure_links(c, now_us))
         c->phase = CLUSTER_PLANNING;
+    cluster_recovery_advance(c);
     if (c->phase == CLUSTER_PLANNING && !c->plan_asked) {
         c->plan_asked = true;
         cluster_act(c, CLUSTER_NEED_PLAN, CLUSTER_NODES_MAX);
@@ -227,13 +251,22 @@ void cluster_advance(struct cluster *c, int64_t now_us)
     if (c->phase == CLUSTER_LOADING && all_stages_in(c, NODE_LOADED)) {
         c->phase = CLUSTER_ATTACHING;
         c->attach_deadline = now_us + c->connect_us;
+        c->data_open = true;
         cluster_act(c, CLUSTER_OPEN_DATA, c->stages[0].node)->other = c->stages[c->load.stage_count - 1].node;
     }
     if (c->phase == CLUSTER_ATTACHING && c->attached[0] && c->attached[1]) {
         c->phase = CLUSTER_IS_READY;
         c->attach_deadline = NEVER;
-        for (uint32_t s = 0; s < c->load.stage_count; s++)
-            c->members[c->stages[s].node].node.state = NODE_READY;
-        cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX);
+        for (uint32_t s = 0; s < c->load.stage_count; s++) {
+            struct member *m = &c->members[c->stages[s].node];
+            m->node.state = NODE_READY;
+            m->ready_beat = m->beat;
+        }
+        cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX)->done =
+            c->interrupted ? (uint64_t)(now_us - c->interrupted_at) : 0;
+        c->recoveries += c->interrupted;
+        c->served = true;
+        c->interrupted = c->gave_up = false;
+        c->attach_failures = 0;
     }
 }

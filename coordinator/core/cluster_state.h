@@ -1,4 +1,4 @@
-/* What cluster.c and cluster_phases.c share: the state behind `struct cluster`. Nobody else includes this. */
+/* What cluster.c, cluster_phases.c and cluster_recovery.c share: the state behind `struct cluster`. Nobody else includes this. */
 #ifndef BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
 #define BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
 
@@ -18,12 +18,17 @@ struct member {
     int64_t sent_us[BEATS_KEPT]; /* when, by number modulo BEATS_KEPT */
     int64_t unanswered_since; /* when the one after `answered` went out; 0: none is open */
     uint32_t pair;            /* while measuring */
+    int64_t greet_at;         /* when to say Hello again to a lost one; NEVER */
+    int64_t shunned_until;    /* no plan uses it before; 0: not shunned */
+    uint32_t failures;        /* since its Welcome */
+    uint64_t ready_beat;      /* the last heartbeat sent when its stage became ready */
 };
 
 struct pair {
     uint32_t a, b;
     bool under_way, known, measured;
     double bytes_per_s, rtt_seconds;
+    int64_t broken_until;     /* the two cannot reach each other, as it seems; 0: no such news */
 };
 
 struct cluster {
@@ -37,6 +42,13 @@ struct cluster {
     int64_t last_tick, attach_deadline;
     uint64_t epoch, next_request;
     bool attached[2];         /* first stage, last stage */
+    bool data_open;
+    /* recovery */
+    bool recover, stay, served, interrupted, gave_up, news;
+    int64_t now_us;           /* of this step */
+    int64_t rejoin_us, settle_us, settle_at, settle_until, interrupted_at, rejoin_deadline;
+    uint32_t recoveries, attach_failures;
+    char outage[FRAME_TEXT_MAX];
     struct cluster_load load;
     struct cluster_stage *stages; /* load.stages */
     uint32_t member_count, pair_count;
@@ -53,6 +65,24 @@ void cluster_report(struct cluster *c, uint32_t node, const char *what, uint64_t
 void cluster_fail(struct cluster *c, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* `worker "name"` was lost: says why and while doing what. */
 void cluster_lose(struct cluster *c, uint32_t node, const char *why);
+/* `worker "name" ` + text: the work cannot go on as it is. Before the first epoch was ready, or without recovery, that is
+ * the end with `code`; else a new epoch is prepared. */
+void cluster_interrupt(struct cluster *c, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* No plan uses it for a while. */
+void cluster_shun(struct cluster *c, uint32_t node, int64_t for_us);
+/* A failure that a worker reports. */
+void cluster_failure(struct cluster *c, uint32_t node, const struct control_message *msg, bool answers);
+/* A lost node that is there again in part: it is asked once more later. */
+void cluster_refuse_greeting(struct cluster *c, uint32_t node, const char *why);
+void cluster_unplanned(struct cluster *c, const struct error *why);
+/* What comes due by itself while recovering; and what begins then. */
+void cluster_recovery_tick(struct cluster *c);
+void cluster_recovery_advance(struct cluster *c);
+int64_t cluster_recovery_next(const struct cluster *c);
+bool cluster_recovers(const struct cluster *c);
+void cluster_what_it_did(const struct cluster_node *n, enum node_state state, char *text, size_t size);
+struct pair *cluster_pair(const struct cluster *c, uint32_t a, uint32_t b); /* NULL for a node with itself */
+
 /* It is there but of no use; `code` and a text that follows the worker's name. */
 void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text);
 

@@ -208,6 +208,23 @@ static int read_heartbeat(const struct yaml_value *root, struct config *c, struc
     return 0;
 }
 
+static int read_recovery(const struct yaml_value *root, struct config *c, struct error *err)
+{
+    static const char *const known[] = {"enabled", "rejoin", NULL};
+    const struct yaml_value *map = NULL;
+    double rejoin = c->rejoin_us / 1e6;
+    int rc = yaml_want_mapping(root, "recovery", &map, err);
+    if (rc || !map)
+        return rc;
+    if ((rc = yaml_only_keys(map, known, err)) || (rc = yaml_want_bool(map, "enabled", &c->recover, err)) ||
+        (rc = read_quantity(map, "rejoin", units_parse_seconds, "a time such as 30s", &rejoin, err)))
+        return rc;
+    if (rejoin < 0 || rejoin > 86400)
+        return yaml_error(map, err, ERR_BOUND, "rejoin must be from 0s to 86400s");
+    c->rejoin_us = (int64_t)(rejoin * 1e6);
+    return 0;
+}
+
 /* `file` as seen from the folder of `path`. */
 static char *beside(const char *path, const char *file)
 {
@@ -220,7 +237,7 @@ static char *beside(const char *path, const char *file)
 static int read_document(const struct yaml_doc *doc, struct config *c, struct error *err)
 {
     static const char *const known[] = {"version",     "coordinator",   "nodes",     "links", "kv",
-                                        "activations", "deterministic", "heartbeat", NULL};
+                                        "activations", "deterministic", "heartbeat", "recovery", NULL};
     static const char *const known_coordinator[] = {"key", NULL};
     const struct yaml_value *root = yaml_root(doc), *coordinator;
     const char *key, *codec = NULL;
@@ -232,7 +249,8 @@ static int read_document(const struct yaml_doc *doc, struct config *c, struct er
         (rc = yaml_need_text(coordinator, "key", &key, err)) || (rc = read_nodes(root, c, err)) ||
         (rc = read_links(root, c, err)) || (rc = read_kv(root, c, err)) ||
         (rc = yaml_want_text(root, "activations", &codec, err)) ||
-        (rc = yaml_want_bool(root, "deterministic", &c->deterministic, err)) || (rc = read_heartbeat(root, c, err)))
+        (rc = yaml_want_bool(root, "deterministic", &c->deterministic, err)) || (rc = read_heartbeat(root, c, err)) ||
+        (rc = read_recovery(root, c, err)))
         return rc;
     if (!*key)
         return yaml_error(yaml_find(coordinator, "key"), err, ERR_FORMAT, "a file name is needed");
@@ -257,6 +275,8 @@ static int take_document(const char *path, struct yaml_doc *doc, struct config *
         c->deterministic = true;
         c->heartbeat_us = CONFIG_HEARTBEAT_US;
         c->lost_us = CONFIG_LOST_US;
+        c->recover = true;
+        c->rejoin_us = CONFIG_REJOIN_US;
         rc = read_document(doc, c, err);
     }
     yaml_doc_free(doc);

@@ -9,6 +9,7 @@
  *     activations: auto                       # f32 | f16 | bf16 | q8 | auto
  *     deterministic: true
  *     heartbeat: {interval: 200ms, lost: 1s}
+ *     recovery: {enabled: true, rejoin: 30s}  # after a loss: go on with the others; wait so long for one that is needed
  *
  * Immutable after config_read; any thread. */
 #ifndef BRIGADE_COORDINATOR_CORE_CONFIG_H
@@ -26,6 +27,7 @@
 #define CONFIG_LINKS_MAX 65536
 #define CONFIG_HEARTBEAT_US 200000
 #define CONFIG_LOST_US 1000000
+#define CONFIG_REJOIN_US 30000000
 
 struct config_node {
     char name[128], endpoint[256], public_key[KEY_TEXT];
@@ -49,6 +51,8 @@ struct config {
     enum frame_codec codec;     /* CODEC_NONE: auto */
     bool deterministic;         /* true unless the file says false */
     int64_t heartbeat_us, lost_us;
+    bool recover;               /* true unless the file says false */
+    int64_t rejoin_us;
 };
 
 /* *out is the caller's: config_free. ERR_FORMAT, ERR_BOUND, ERR_IO, ERR_NOTFOUND, ERR_NOMEM. The key file itself is not

@@ -7,12 +7,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/units.h"
 #include "coordinator/core/pipeline_remote.h"
 #include "coordinator/core/runner_state.h"
 
 #define STALLED_US INT64_C(120000000) /* no stage computes that long on one micro-batch */
 #define EXPLAIN_MS 300                /* for asking why a node cannot be reached, and for how many nodes */
 #define EXPLAIN_MAX 4
+#define BARREN_MOST 4                 /* epochs in a row without a result, before the requests are held to blame */
 #define LONGEST_WAIT_US 100000 /* signals may reach another thread: look at the flag now and then */
 
 static int step(struct runner *r, const struct cluster_event *event, struct error *err);
@@ -71,10 +73,112 @@ static void follow_phase(struct runner *r)
     static const enum runner_phase phases[] = {
         [CLUSTER_CONNECTING] = RUNNER_CONNECTING, [CLUSTER_PROFILING] = RUNNER_PROFILING,
         [CLUSTER_MEASURING] = RUNNER_MEASURING,   [CLUSTER_PLANNING] = RUNNER_PLANNING,
-        [CLUSTER_LOADING] = RUNNER_LOADING,       [CLUSTER_ATTACHING] = RUNNER_LOADING};
+        [CLUSTER_LOADING] = RUNNER_LOADING,       [CLUSTER_ATTACHING] = RUNNER_LOADING,
+        [CLUSTER_SETTLING] = RUNNER_PLANNING,     [CLUSTER_WAITING] = RUNNER_WAITING};
     enum cluster_phase phase = cluster_phase_of(r->cluster);
     if (phase < CLUSTER_IS_READY)
         runner_enter_phase(r, phases[phase]);
+}
+
+/* ---- Recovery ---------------------------------------------------------------------------------------------------- */
+
+/* The epoch has ended: what was under way is forgotten, running sequences begin again from their tokens when the next one
+ * is ready. If several epochs in a row bring nothing, it is likely one of the requests that ends them. */
+static void close_data(struct runner *r)
+{
+    pipeline_destroy(r->pipe);
+    r->pipe = NULL;
+    r->flowing = false;
+    if (!r->scheduler)
+        return;
+    struct scheduler_counts counts;
+    scheduler_count(r->scheduler, &counts);
+    r->barren = r->fruitful || !counts.running ? 0 : r->barren + 1;
+    scheduler_restart(r->scheduler);
+    if (r->barren >= BARREN_MOST) {
+        struct error why;
+        error_set(&why, ERR_LOST, "workers were lost %u times in a row while these requests ran, without any result",
+                  r->barren);
+        log_warn("%s; they are ended", why.text);
+        scheduler_fail(r->scheduler, &why, clock_us());
+        r->barren = 0;
+        r->progressed = true;
+    }
+}
+
+/* Blocks that are on another node than before, and weights that had to be read for that. */
+static void tell_recovery(struct runner *r)
+{
+    char where[400] = "", read[UNITS_TEXT];
+    uint32_t moved = 0, blocks = 0;
+    uint64_t bytes = 0;
+    for (uint32_t s = 0; s < r->layout.stages; s++) {
+        const struct cluster_stage *now = &r->layout.stage[s];
+        const struct cluster_node *node = cluster_node_at(r->cluster, now->node);
+        uint32_t kept = 0;
+        for (uint32_t o = 0; o < r->old_layout.stages; o++) {
+            const struct cluster_stage *old = &r->old_layout.stage[o];
+            uint32_t from = now->first_block > old->first_block ? now->first_block : old->first_block,
+                     to = now->last_block < old->last_block ? now->last_block : old->last_block;
+            if (old->node == now->node && from <= to)
+                kept += to - from + 1;
+        }
+        blocks += now->last_block - now->first_block + 1;
+        moved += now->last_block - now->first_block + 1 - kept;
+        bytes += node->read_bytes;
+        size_t at = strlen(where);
+        snprintf(where + at, sizeof where - at, "%s%.40s %u-%u", s ? ", " : "", node->name, now->first_block,
+                 now->last_block);
+    }
+    struct scheduler_counts counts;
+    scheduler_count(r->scheduler, &counts);
+    units_bytes_text(bytes, read);
+    log_warn("works again after %.2f s: %u stage%s (%s); %u of %u blocks moved, %s of weights read; %u request%s go%s on",
+             r->recovery_seconds, r->layout.stages, r->layout.stages == 1 ? "" : "s", where, moved, blocks, read,
+             counts.running + counts.queued, counts.running + counts.queued == 1 ? "" : "s",
+             counts.running + counts.queued == 1 ? "es" : "");
+}
+
+static void note_layout(struct runner *r)
+{
+    r->old_layout = r->layout;
+    r->layout.stages = cluster_stage_count(r->cluster);
+    for (uint32_t s = 0; s < r->layout.stages; s++) {
+        const struct cluster_node *node = cluster_node_at(r->cluster, cluster_stage_node(r->cluster, s));
+        r->layout.stage[s] =
+            (struct cluster_stage){cluster_stage_node(r->cluster, s), node->first_block, node->last_block};
+    }
+}
+
+/* The goal is reached: for the first time, or again. */
+static int reach(struct runner *r, const struct cluster_action *a, struct error *err)
+{
+    r->reached = true;
+    if (r->o.goal != RUNNER_SERVE)
+        return 0;
+    int rc = runner_prepare(r, cluster_stage_count(r->cluster), err);
+    if (rc)
+        return rc;
+    note_layout(r);
+    r->flowing = true;
+    r->fruitful = false;
+    if (r->came_to_serve) {
+        r->recovery_seconds = (double)a->done / 1e6;
+        tell_recovery(r);
+        runner_reopen(r);
+        runner_enter_phase(r, RUNNER_READY);
+    }
+    r->came_to_serve = true;
+    return 0;
+}
+
+/* Nobody came back in time: what waits ends with the reason, and so does what comes, until somebody does. */
+static void give_up_for_now(struct runner *r, const struct error *why)
+{
+    runner_refuse(r, why);
+    scheduler_fail(r->scheduler, why, clock_us());
+    log_warn("%s; requests are refused until it works again", why->text);
+    r->progressed = true;
 }
 
 static int carry_out(struct runner *r, const struct cluster_action *a, struct error *err)
@@ -87,16 +191,20 @@ static int carry_out(struct runner *r, const struct cluster_action *a, struct er
     case CLUSTER_OPEN_DATA:
         return open_data(r, a->epoch, a->node, a->other, err);
     case CLUSTER_CLOSE_DATA:
-        pipeline_destroy(r->pipe);
-        r->pipe = NULL;
+        close_data(r);
         return 0;
     case CLUSTER_REPORT:
         runner_tell(r, a->node < CLUSTER_NODES_MAX ? cluster_node_at(r->cluster, a->node)->name : NULL, a->what,
                     a->done, a->total);
         return 0;
     case CLUSTER_REACHED:
-        r->reached = true;
-        return r->o.goal == RUNNER_SERVE ? runner_prepare(r, cluster_stage_count(r->cluster), err) : 0;
+        return reach(r, a, err);
+    case CLUSTER_TROUBLE:
+        log_warn("%s", a->error.text);
+        return 0;
+    case CLUSTER_GIVE_UP:
+        give_up_for_now(r, &a->error);
+        return 0;
     case CLUSTER_FAILED:
         r->failure = a->error;
         return error_set(err, a->error.code, "%s", a->error.text);
@@ -200,6 +308,7 @@ static void take_result(struct runner *r, struct pipeline_result *got)
                  result->error_text ? result->error_text : "");
         result->error_text = text;
     }
+    r->fruitful |= !result->error_code;
     stage_meter_result(r->meter, result, clock_us());
     scheduler_result(r->scheduler, result, clock_us());
     r->progressed = true;
@@ -211,8 +320,8 @@ static int pipe_broke(struct runner *r, int rc, const struct error *why, struct 
     int end = r->remote ? pipeline_remote_lost(r->pipe) : -1;
     if (end < 0)
         return error_set(err, rc, "%s", why->text);
-    uint32_t node = cluster_stage_node(r->cluster, end ? cluster_stage_count(r->cluster) - 1 : 0);
-    struct cluster_event event = {.kind = CLUSTER_LINK, .node = node, .link = LINK_DOWN, .text = why->text};
+    struct cluster_event event = {
+        .kind = CLUSTER_BROKEN, .epoch = r->pipe_epoch, .last = end > 0, .text = why->text};
     return step(r, &event, err);
 }
 
@@ -278,7 +387,6 @@ static int send_work(struct runner *r, struct error *err)
 {
     struct frame_work work;
     int rc = 0, built;
-    r->next_deadline = scheduler_tick(r->scheduler, clock_us());
     while (!rc && (built = scheduler_next(r->scheduler, clock_us(), &work, err)) != 0) {
         if (built < 0)
             return built;
@@ -291,16 +399,32 @@ static int send_work(struct runner *r, struct error *err)
     return rc;
 }
 
+/* A worker process of ours that ended is a node that was lost. */
+static int check_children(struct runner *r, struct error *err)
+{
+    struct error how = {0};
+    uint32_t node;
+    int rc = r->spawn ? spawn_check(r->spawn, &node, &how) : 0;
+    if (!rc)
+        return 0;
+    if (r->o.no_recovery || !r->came_to_serve)
+        return error_set(err, rc, "%s", how.text);
+    struct cluster_event event = {.kind = CLUSTER_LINK, .node = node, .link = LINK_DOWN, .text = how.text};
+    return step(r, &event, err);
+}
+
 int loop_pass(struct runner *r, struct error *err)
 {
-    int rc = r->spawn ? spawn_check(r->spawn, err) : 0;
+    int rc = check_children(r, err);
     if (!rc && r->cluster)
         rc = poll_controls(r, err);
     if (!rc && r->pipe)
         rc = poll_pipe(r, err);
-    if (!rc && r->reached && r->scheduler && r->pipe) {
+    if (!rc && r->reached && r->scheduler) {
         open_mail(r);
-        rc = send_work(r, err);
+        r->next_deadline = scheduler_tick(r->scheduler, clock_us());
+        if (r->flowing && r->pipe)
+            rc = send_work(r, err);
         count_inside(r);
     }
     if (!rc && r->failure.code)

@@ -12,7 +12,7 @@
 const char *runner_phase_name(enum runner_phase phase)
 {
     static const char *const names[] = {"starting", "connecting", "profiling", "measuring",
-                                        "planning", "loading",    "ready",     "failed"};
+                                        "planning", "loading",    "ready",     "failed", "waiting"};
     return (unsigned)phase < sizeof names / sizeof *names ? names[phase] : "unknown";
 }
 
@@ -122,8 +122,17 @@ int runner_prepare(struct runner *r, uint32_t stages, struct error *err)
     if (r->o.microbatches)
         o.groups = o.in_flight = r->o.microbatches;
     r->next_deadline = INT64_MAX;
-    int rc = scheduler_create(&o, &r->scheduler, err);
-    return rc ? rc : stage_meter_create(stages, &r->meter, err);
+    int rc = r->scheduler ? scheduler_regroup(r->scheduler, o.groups, o.in_flight, err)
+                          : scheduler_create(&o, &r->scheduler, err);
+    if (rc)
+        return rc;
+    struct stage_meter *meter = NULL;
+    rc = stage_meter_create(stages, &meter, err);
+    if (!rc) {
+        stage_meter_destroy(r->meter);
+        r->meter = meter;
+    }
+    return rc;
 }
 
 int runner_open(const struct runner_options *options, struct runner **out, struct error *err)
@@ -308,6 +317,22 @@ bool runner_busy(const struct runner *r)
     bool busy = shared->inside > 0;
     pthread_mutex_unlock(&shared->mail_lock);
     return busy;
+}
+
+void runner_refuse(struct runner *r, const struct error *why)
+{
+    pthread_mutex_lock(&r->mail_lock);
+    r->closed = true;
+    r->closed_why = *why;
+    pthread_mutex_unlock(&r->mail_lock);
+}
+
+void runner_reopen(struct runner *r)
+{
+    pthread_mutex_lock(&r->mail_lock);
+    r->closed = false;
+    r->closed_why = (struct error){0};
+    pthread_mutex_unlock(&r->mail_lock);
 }
 
 /* ---- Stepping ---------------------------------------------------------------------------------------------------- */

@@ -49,6 +49,7 @@ enum runner_phase {
     RUNNER_LOADING,    /* weights */
     RUNNER_READY,
     RUNNER_FAILED,
+    RUNNER_WAITING,    /* a node that is needed is gone: for it to come back */
 };
 const char *runner_phase_name(enum runner_phase phase); /* "profiling" */
 
@@ -81,6 +82,10 @@ struct runner_options {
     int codec;                /* enum frame_codec between stages; 0: the config's, else f32 */
     bool inexact;             /* float weights: OpenBLAS may serve prefill; not the same bits for every batch. A config's
                                * `deterministic: false` asks for it too */
+    bool no_recovery;         /* a lost worker ends everything; a config's `recovery: {enabled: false}` asks for it too */
+    bool stay;                /* for servers: when nobody comes back, requests end, the runner waits on */
+    bool rejoin_given;
+    double rejoin_seconds;    /* with rejoin_given; else the config's, else 30 (our own loopback workers: 0) */
     bool predict;             /* in this process: measure it too, so that the plan predicts (others always do) */
     enum runner_objective objective;
     uint32_t prompt_tokens, output_tokens, concurrency; /* the workload planned for; 0: 512, 128, 1 */
@@ -106,7 +111,8 @@ const struct plan *runner_plan(const struct runner *r);
 const struct plan_problem *runner_problem(const struct runner *r);
 
 /* Queues a request; *id names it from now on. ERR_BUSY: the queue is full, later. ERR_BOUND: the prompt is over the
- * context (both numbers). ERR_USAGE: a setting makes no sense. ERR_LOST: the cluster has failed. */
+ * context (both numbers). ERR_USAGE: a setting makes no sense. ERR_LOST: the cluster has failed, or (`stay`) waits for a
+ * node to come back: later. While a loss is being recovered from, requests are taken and wait. */
 int runner_submit(struct runner *r, const struct request_options *request, uint64_t *id, struct error *err);
 /* Ends a request soon with FINISH_CANCELLED; its pages are free at once. Unknown ids are ignored. */
 void runner_cancel(struct runner *r, uint64_t id);
@@ -153,6 +159,9 @@ struct runner_stage {         /* what micro-batches measured, by the stages' own
 
 struct runner_status {
     enum runner_phase phase;
+    uint32_t recoveries;      /* since the start */
+    double recovery_seconds;  /* the last one, from the first loss to work again */
+    char outage[512];         /* why it does not work now; "" when it does */
     uint64_t epoch;
     uint32_t running, queued;
     uint32_t pages, pages_used;               /* all, and those that requests hold */

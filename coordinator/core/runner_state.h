@@ -14,6 +14,12 @@
 #include "coordinator/core/stage_meter.h"
 #include "planner/plan.h"
 
+/* For telling what a recovery moved. */
+struct layout {
+    uint32_t stages;
+    struct cluster_stage stage[PLAN_MAX_DEVICES];
+};
+
 struct letter {
     struct letter *next;
     struct request *request; /* a submission; else: */
@@ -63,6 +69,12 @@ struct runner {
 
     enum runner_phase phase;
     bool reached;
+    bool flowing;                     /* micro-batches may be sent: the epoch is ready */
+    bool came_to_serve;               /* it was ready once */
+    uint32_t barren;                  /* epochs in a row that brought no result */
+    bool fruitful;                    /* the present one did */
+    double recovery_seconds;          /* of the last recovery */
+    struct layout layout, old_layout; /* which node holds which blocks, in this epoch and the one before */
     struct error failure;             /* code 0 while all is well */
     bool progressed;                  /* this pass gave the caller something to look at */
 
@@ -78,6 +90,9 @@ struct runner {
 /* runner.c */
 void runner_enter_phase(struct runner *r, enum runner_phase phase);
 void runner_tell(struct runner *r, const char *node, const char *what, uint64_t done, uint64_t total);
+/* Submissions fail with this reason until runner_reopen. */
+void runner_refuse(struct runner *r, const struct error *why);
+void runner_reopen(struct runner *r);
 int runner_interrupted(const struct runner *r, struct error *err);
 /* Scheduler, meter and so on for a plan of `stages` stages. */
 int runner_prepare(struct runner *r, uint32_t stages, struct error *err);

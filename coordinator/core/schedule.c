@@ -330,6 +330,34 @@ void scheduler_restart(struct scheduler *s)
     prefix_clear(s->pages);
 }
 
+int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, struct error *err)
+{
+    uint32_t have = s->o.in_flight;
+    if (s->sent_count || !groups || in_flight < groups)
+        return error_set(err, ERR_USAGE, "%u groups and %u micro-batches in flight, with %u under way", groups, in_flight,
+                         s->sent_count);
+    if (in_flight > have) {
+        struct sent_batch *grown = mem_resize(s->sent, in_flight, sizeof *grown);
+        if (!grown)
+            return error_set(err, ERR_NOMEM, "out of memory for %u micro-batches", in_flight);
+        s->sent = grown;
+        for (; s->o.in_flight < in_flight; s->o.in_flight++) {
+            struct sent_batch *batch = &s->sent[s->o.in_flight];
+            *batch = (struct sent_batch){0};
+            if (!(batch->spans = mem_zalloc(s->o.sequences, sizeof *batch->spans))) {
+                s->o.groups = s->o.groups < s->o.in_flight ? s->o.groups : s->o.in_flight;
+                return error_set(err, ERR_NOMEM, "out of memory for %u micro-batches", in_flight);
+            }
+        }
+    }
+    for (uint32_t i = in_flight; i < have; i++)
+        mem_free(s->sent[i].spans);
+    s->o.groups = groups;
+    s->o.in_flight = in_flight;
+    s->turn = 0;
+    return 0;
+}
+
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
 {
     *out = (struct scheduler_counts){

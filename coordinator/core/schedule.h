@@ -70,6 +70,9 @@ void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_
  * are new. What follows is the same tokens (replay). */
 void scheduler_restart(struct scheduler *s);
 
+/* Another number of groups and micro-batches in flight, for other stages; only while nothing is under way. */
+int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, struct error *err);
+
 enum { SCHEDULER_BATCH_BUCKETS = 12 };
 
 /* Micro-batches by their tokens: up to 1, 2, 4, … 1024 each, then larger ones. */

@@ -245,7 +245,7 @@ static int died(struct child *c, int status, struct error *err)
                      *last ? ": " : "", last);
 }
 
-int spawn_check(struct spawn *s, struct error *err)
+int spawn_check(struct spawn *s, uint32_t *index, struct error *err)
 {
     for (uint32_t i = 0; i < s->count; i++) {
         struct child *c = &s->children[i];
@@ -253,8 +253,11 @@ int spawn_check(struct spawn *s, struct error *err)
         if (c->worker.pid <= 0)
             continue;
         read_complaints(c);
-        if (!c->gone && waitpid(c->worker.pid, &status, WNOHANG) == c->worker.pid)
+        if (!c->gone && waitpid(c->worker.pid, &status, WNOHANG) == c->worker.pid) {
+            if (index)
+                *index = i;
             return died(c, status, err);
+        }
     }
     return 0;
 }
@@ -291,7 +294,7 @@ static int await_ready(struct spawn *s, struct child *c, const struct spawn_opti
         ssize_t n = read(c->out, c->line + c->line_size, sizeof c->line - 1 - c->line_size);
         if (n > 0)
             c->line_size += (size_t)n;
-        int rc = spawn_check(s, err);
+        int rc = spawn_check(s, NULL, err);
         if (rc)
             return rc;
         if (o->interrupt && *o->interrupt)

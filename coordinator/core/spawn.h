@@ -31,8 +31,9 @@ struct spawn_worker {
 /* Starts them and waits until all are ready. On failure everything is gone again. */
 int spawn_start(const struct spawn_options *o, struct spawn **out, struct error *err);
 const struct spawn_worker *spawn_workers(const struct spawn *s, uint32_t *count);
-/* When a worker process has ended by itself: a line that says which, and how; else 0. */
-int spawn_check(struct spawn *s, struct error *err);
+/* When a worker process has ended by itself: a line that says which, and how; else 0. Told once each; *index, if not
+ * NULL: which one. */
+int spawn_check(struct spawn *s, uint32_t *index, struct error *err);
 void spawn_stop(struct spawn *s); /* NULL is fine */
 
 #endif

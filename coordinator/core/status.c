@@ -68,6 +68,11 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
 {
     struct scheduler_counts counts = {0};
     s->phase = r->phase;
+    s->recovery_seconds = r->recovery_seconds;
+    if (r->cluster) {
+        s->recoveries = cluster_recoveries(r->cluster);
+        snprintf(s->outage, sizeof s->outage, "%s", cluster_outage(r->cluster));
+    }
     if (r->scheduler)
         scheduler_count(r->scheduler, &counts);
     s->running = counts.running;

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "engine/kernels/maths.h"
+#include "engine/model/shelf_internal.h"
 #include "engine/model/stage_internal.h"
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
@@ -93,28 +94,63 @@ static int check_options(const struct model *m, const struct stage_options *o, s
     return 0;
 }
 
-static int load(struct stage *s, struct error *err)
+/* Bytes of the tensors that have to be read. */
+static uint64_t missing_bytes(const struct stage *s, bool shares_embedding)
 {
     const struct model *m = s->model;
     const struct stage_options *o = &s->options;
+    uint64_t sum = 0;
+    for (uint32_t b = o->first_block; b <= o->last_block; b++)
+        sum += shelf_has_block(o->shelf, b) ? 0 : weights_block_source_bytes(m, b);
+    if (s->has_embedding && !shelf_has_embedding(o->shelf))
+        sum += weights_embedding_source_bytes(m);
+    if (s->has_head && !shares_embedding && !shelf_has_head(o->shelf, false))
+        sum += model_head_tensor(m)->bytes;
+    return sum;
+}
+
+static int load_embedding(struct stage *s, struct weights_load *l, struct error *err)
+{
+    if (!shelf_has_embedding(s->options.shelf))
+        return weights_load_embedding(s->model, l, &s->embedding, err);
+    shelf_take_embedding(s->options.shelf, &s->embedding);
+    return 0;
+}
+
+static int load_block(struct stage *s, uint32_t b, struct weights_load *l, struct error *err)
+{
+    struct block_weights *out = &s->block[b - s->options.first_block];
+    if (!shelf_has_block(s->options.shelf, b))
+        return weights_load_block(s->model, b, l, out, err);
+    shelf_take_block(s->options.shelf, b, out);
+    return 0;
+}
+
+static int load_head(struct stage *s, bool shares_embedding, struct weights_load *l, struct error *err)
+{
+    if (!shelf_has_head(s->options.shelf, shares_embedding))
+        return weights_load_head(s->model, l, s->has_embedding ? &s->embedding.tokens : NULL, &s->head, err);
+    shelf_take_head(s->options.shelf, shares_embedding ? &s->embedding.tokens : NULL, &s->head);
+    return 0;
+}
+
+static int load(struct stage *s, struct error *err)
+{
+    const struct stage_options *o = &s->options;
     struct weights_load l = {
         .pool = o->pool, .keep_mapped = o->keep_mapped, .progress = o->progress, .context = o->progress_context};
-    bool shares_embedding = s->has_embedding && !m->global[OUTPUT];
-    for (uint32_t b = o->first_block; b <= o->last_block; b++)
-        l.total += weights_block_source_bytes(m, b);
-    if (s->has_embedding)
-        l.total += m->global[TOKEN_EMBEDDING]->bytes +
-                   (m->global[POSITION_EMBEDDING] ? m->global[POSITION_EMBEDDING]->bytes : 0);
-    if (s->has_head && !shares_embedding)
-        l.total += model_head_tensor(m)->bytes;
+    bool shares_embedding = s->has_embedding && !s->model->global[OUTPUT];
+    l.total = missing_bytes(s, shares_embedding);
 
     int failed = 0;
-    if (s->has_embedding && (failed = weights_load_embedding(m, &l, &s->embedding, err)) < 0)
-        return failed;
+    if (s->has_embedding)
+        failed = load_embedding(s, &l, err);
     for (uint32_t b = o->first_block; b <= o->last_block && !failed; b++)
-        failed = weights_load_block(m, b, &l, &s->block[b - o->first_block], err);
+        failed = load_block(s, b, &l, err);
     if (!failed && s->has_head)
-        failed = weights_load_head(m, &l, s->has_embedding ? &s->embedding.tokens : NULL, &s->head, err);
+        failed = load_head(s, shares_embedding, &l, err);
+    if (o->read_bytes)
+        *o->read_bytes = l.done;
     return failed;
 }
 
@@ -147,8 +183,14 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
             (failed = rope_create(m, use, o->max_context, &s->ropes[use], err)) < 0)
             goto fail;
     }
-    if ((failed = load(s, err)) < 0)
-        goto fail;
+    if ((failed = load(s, err)) < 0) {
+        if (!o->shelf)
+            goto fail;
+        shelf_put(o->shelf, s);
+        return failed;
+    }
+    s->options.shelf = NULL;
+    s->options.read_bytes = NULL;
     *out = s;
     return 0;
 fail:

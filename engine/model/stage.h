@@ -13,6 +13,7 @@
 #include "engine/threads.h"
 
 struct stage;
+struct shelf;
 
 struct stage_options {
     uint32_t first_block, last_block; /* inclusive */
@@ -25,6 +26,10 @@ struct stage_options {
     /* Called now and then while loading; returning non-zero stops with ERR_CANCELLED. May be NULL. */
     int (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_context;
+    /* Weights in hand (shelf.h): taken from there instead of read; after a failure what was read so far lies there. May
+     * be NULL. Borrowed during stage_create only. */
+    struct shelf *shelf;
+    uint64_t *read_bytes;      /* how many bytes of tensors were read; may be NULL */
 };
 
 /* What a stage will hold, in bytes: the admission arithmetic, exact up to the allocator's rounding. */

@@ -78,6 +78,12 @@ uint64_t weights_block_source_bytes(const struct model *m, uint32_t block)
     return sum;
 }
 
+uint64_t weights_embedding_source_bytes(const struct model *m)
+{
+    const struct gguf_tensor *p = m->global[POSITION_EMBEDDING];
+    return m->global[TOKEN_EMBEDDING]->bytes + (p ? p->bytes : 0);
+}
+
 uint64_t weights_embedding_bytes(const struct model *m)
 {
     const struct gguf_tensor *t = m->global[TOKEN_EMBEDDING], *p = m->global[POSITION_EMBEDDING];
@@ -222,6 +228,7 @@ int weights_load_block(const struct model *m, uint32_t block, struct weights_loa
         if (failed)
             return failed;
     }
+    out->whole = true;
     return 0;
 }
 
@@ -242,6 +249,7 @@ int weights_load_embedding(const struct model *m, struct weights_load *l, struct
     int failed = load_global(m, TOKEN_EMBEDDING, l, &out->tokens, err);
     if (!failed && m->global[POSITION_EMBEDDING])
         failed = load_global(m, POSITION_EMBEDDING, l, &out->positions, err);
+    out->whole = !failed;
     return failed;
 }
 
@@ -261,6 +269,7 @@ int weights_load_head(const struct model *m, struct weights_load *l, const struc
         failed = weights_load_vector(m, m->global[OUTPUT_NORM_BIAS], &out->norm_bias, err);
     if (!failed && m->global[OUTPUT_BIAS])
         failed = weights_load_vector(m, m->global[OUTPUT_BIAS], &out->bias, err);
+    out->whole = !failed;
     return failed;
 }
 

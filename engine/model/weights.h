@@ -12,17 +12,20 @@ struct block_weights {
     struct matrix *stack[SLOTS];  /* one matrix an expert or head */
     uint32_t stack_count[SLOTS];
     float *vector[SLOTS];         /* SLOT_VECTORS: rows one after another */
+    bool whole;                   /* all of it was loaded */
 };
 
 struct embedding_weights {
     struct matrix tokens;    /* vocabulary × width */
     struct matrix positions; /* context × width; rows 0 when positions are rotations */
+    bool whole;
 };
 
 struct head_weights {
     struct matrix output;    /* vocabulary × width; rows 0 when it borrows the embedding's */
     const struct matrix *use; /* the matrix to multiply by */
     float *norm, *norm_bias, *bias;
+    bool whole;
 };
 
 /* How loading reports and how much it has done. */
@@ -56,5 +59,6 @@ uint64_t weights_head_bytes(const struct model *m, bool shares_embedding);
 uint64_t weights_head_vector_bytes(const struct model *m); /* of that, norm and biases */
 /* Bytes of the tensors themselves, for progress. */
 uint64_t weights_block_source_bytes(const struct model *m, uint32_t block);
+uint64_t weights_embedding_source_bytes(const struct model *m);
 
 #endif

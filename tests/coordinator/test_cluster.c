@@ -243,6 +243,10 @@ static void carry_out(const struct cluster_action *a)
     case CLUSTER_CLOSE_DATA:
     case CLUSTER_REPORT:
         break;
+    case CLUSTER_TROUBLE:
+    case CLUSTER_GIVE_UP:
+        CHECK_FAIL("without recovery there is no going on after a loss");
+        break;
     case CLUSTER_REACHED:
         CHECK(!w.reached);
         w.reached = true;

@@ -15,7 +15,8 @@ static void everything_is_read(void)
         HEAD NODE_A "  - {name: b, endpoint: \"tcp://10.0.0.2:7700\", public_key: \"" KEY_B "\", memory: 6G}\n"
                     "links:\n  - {from: a, to: b, bandwidth: 900Mbit, rtt: 0.4ms}\n"
                     "kv: {type: q8, tokens: 16384}\nactivations: bf16\ndeterministic: false\n"
-                    "heartbeat: {interval: 100ms, lost: 500ms}\n";
+                    "heartbeat: {interval: 100ms, lost: 500ms}\n"
+                    "recovery: {enabled: false, rejoin: 5s}\n";
     struct config *c;
     struct error e = {0};
     if (config_read_text("/etc/brigade/cluster.yaml", text, sizeof text - 1, &c, &e)) {
@@ -39,6 +40,8 @@ static void everything_is_read(void)
     CHECK_INT(c->codec, CODEC_BF16);
     CHECK(!c->deterministic);
     CHECK_INT(c->heartbeat_us, 100000);
+    CHECK(!c->recover);
+    CHECK_INT(c->rejoin_us, 5000000);
     CHECK_INT(c->lost_us, 500000);
     config_free(c);
 }
@@ -68,7 +71,7 @@ static void complaints_name_line_and_key(void)
     } cases[] = {
         {HEAD NODE_A "memroy: 3\n",
          "c.yaml:5: unknown key \"memroy\"; known: version, coordinator, nodes, links, kv, activations, deterministic, "
-         "heartbeat"},
+         "heartbeat, recovery"},
         {"version: 2\n", "c.yaml:1: version: 2 is too large; the most is 1"},
         {"version: 1\ncoordinator: {key: k, host: x}\n", "c.yaml:2: unknown key \"host\" in coordinator; known: key"},
         {"version: 1\ncoordinator: {key: k}\n", "c.yaml:1: \"nodes\" is missing"},
@@ -107,6 +110,8 @@ static void complaints_name_line_and_key(void)
         {HEAD NODE_A "activations: f64\n", "c.yaml:5: activations: \"f64\" is not f32, f16, bf16, q8 or auto"},
         {HEAD NODE_A "heartbeat: {interval: 1s, lost: 1s}\n",
          "c.yaml:5: heartbeat: lost must be at least twice the interval and at most 600s"},
+        {HEAD NODE_A "recovery: {rejoin: -1s}\n", "c.yaml:5: recovery.rejoin: \"-1s\" is not a time such as 30s"},
+        {HEAD NODE_A "recovery: {rejoin: 2000000s}\n", "c.yaml:5: recovery: rejoin must be from 0s to 86400s"},
         {HEAD NODE_A "heartbeat: {interval: never}\n",
          "c.yaml:5: heartbeat.interval: \"never\" is not a time such as 200ms"},
         {HEAD NODE_A NODE_B "  - {name: here, endpoint: \"tcp://127.0.0.1:7700\", public_key: \"" KEY_A "\"}\n",

@@ -447,7 +447,7 @@ static void a_killed_worker_ends_it_soon(void)
         struct error e = {0};
         char name[32];
         uint64_t id;
-        struct runner *r = open_runner((struct runner_options){.stages = 3, .threads = 1});
+        struct runner *r = open_runner((struct runner_options){.stages = 3, .threads = 1, .no_recovery = true});
         REQUIRE(r);
         struct request_options o = ask(&a, 5, 240);
         CHECK_INT(runner_submit(r, &o, &id, &e), 0);
@@ -470,6 +470,62 @@ static void a_killed_worker_ends_it_soon(void)
     }
 }
 
+static void kill_worker(int which)
+{
+    char name[32];
+    snprintf(name, sizeof name, "local-%d", which + 1);
+    pid_t pid = find_worker(name);
+    if (pid > 0)
+        kill(pid, SIGKILL);
+    else
+        CHECK_FAIL("there is no worker %s", name);
+}
+
+/* Requests of all shapes run while one worker after the other dies: every answer is what it would have been. */
+static void answers_go_on_when_workers_die(void)
+{
+    static const int order[][3] = {{1, 2, 0}, {0, 1, 2}};
+    if (!getenv("BRIGADE_WORKER"))
+        SKIP("BRIGADE_WORKER does not name the worker program");
+    for (size_t run = 0; run < sizeof order / sizeof *order; run++) {
+        static struct answer answers[REQUESTS];
+        struct error e = {0};
+        struct runner_status s;
+        uint64_t id;
+        struct runner *r = open_runner((struct runner_options){.stages = 3, .threads = 1, .sequences = 8});
+        REQUIRE(r);
+        for (int death = 0; death < 2; death++) {
+            for (uint32_t i = 0; i < REQUESTS; i++) {
+                struct request_options o = varied(&answers[i], i);
+                CHECK_INT(runner_submit(r, &o, &id, &e), 0);
+            }
+            for (int64_t until = clock_ms() + 10000; answers[5].count < 3 + 10 * run && clock_ms() < until;)
+                runner_step(r, 1, &e);
+            kill_worker(order[run][death]);
+            if (drive(r, 60000, &e))
+                CHECK_FAIL("%s", e.text);
+            for (uint32_t i = 0; i < REQUESTS; i++)
+                same(&answers[i], i);
+            REQUIRE(!runner_status(r, &s, &e));
+            CHECK_INT(s.recoveries, death + 1);
+            CHECK(s.recovery_seconds > 0 && s.recovery_seconds < 30);
+            CHECK_INT(s.pages_used, 0);
+            CHECK_INT(s.stage_count, 2 - death);
+            CHECK_TEXT(s.outage, "");
+            runner_status_free(&s);
+        }
+        struct request_options o = ask(&answers[0], 5, 240);
+        CHECK_INT(runner_submit(r, &o, &id, &e), 0);
+        while (answers[0].count < 2 && !runner_step(r, 50, &e))
+            ;
+        kill_worker(order[run][2]); /* nobody is left, and nobody will come */
+        CHECK_INT(drive(r, 10000, &e), ERR_LOST);
+        CHECK_INT(answers[0].reason, FINISH_ERROR);
+        CHECK(strstr(e.text, "no worker is left"));
+        runner_close(r);
+    }
+}
+
 static const struct check_test tests[] = {
     {"one at a time", one_at_a_time},
     {"company and chunks change nothing", company_and_chunks_change_nothing},
@@ -480,6 +536,7 @@ static const struct check_test tests[] = {
     {"predictions come when asked for", predictions_come_when_asked_for},
     {"workers change nothing", workers_change_nothing},
     {"a killed worker ends it soon", a_killed_worker_ends_it_soon},
+    {"answers go on when workers die", answers_go_on_when_workers_die},
 };
 
 int main(int argc, char **argv)

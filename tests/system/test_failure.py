@@ -12,7 +12,7 @@ from lab import (BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json,
 def check_killed(number, which):
     cluster = Cluster(3, env={"BRIGADE_TEST_SLOWDOWN": "20"})
     run = subprocess.Popen([BRIGADE, "run", "-c", cluster.config, "-m", MODEL, "--stages", "3", "-p", PROMPT, "-n", "400",
-                            "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            "--ignore-eos", "--no-recovery"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = run.stdout.read(10)
     assert first, f"ended early: {run.stderr.read()}"
     victim = cluster.workers[which]

@@ -205,22 +205,37 @@ static void what_cannot_be_is_not_loaded(void)
     CHECK_INT(reply.u.loaded.total_bytes, reply.u.loaded.weights_bytes + reply.u.loaded.embedding_bytes +
                                               reply.u.loaded.head_bytes + reply.u.loaded.kv_bytes +
                                               reply.u.loaded.buffers_bytes);
+    uint64_t all = reply.u.loaded.read_bytes;
+    CHECK(all > 0);
     expect_refusal(&w, good, ERR_ORDER, "not newer");
-    /* The same blocks in a newer epoch: nothing is read. Other pages: it is loaded anew. */
+    /* The same blocks in a newer epoch: nothing is read. */
     good.epoch = 6;
     REQUIRE(rig_ask(w.control, &good, &reply, 10000));
     CHECK_INT(reply.kind, CONTROL_LOADED);
-    CHECK_INT(rig_logged(&w, ", loaded in "), 1);
+    CHECK_INT(reply.u.loaded.read_bytes, 0);
+    CHECK_INT(rig_logged(&w, " read in "), 1);
     CHECK_INT(rig_logged(&w, ", kept in "), 1);
     struct control_message hello = {.kind = CONTROL_HELLO};
     REQUIRE(rig_ask(w.control, &hello, &reply, 5000));
     CHECK(reply.u.welcome.has_loaded && reply.u.welcome.epoch == 6);
     CHECK_INT(reply.u.welcome.loaded.last_block, RIG_BLOCKS - 1);
     CHECK_TEXT(reply.u.welcome.loaded.model, RIG_MODEL);
+    /* Other pages: another cache, the same weights. */
     good.epoch = 7;
     good.u.load.kv_pages++;
     REQUIRE(rig_ask(w.control, &good, &reply, 10000));
-    CHECK_INT(rig_logged(&w, ", loaded in "), 2);
+    CHECK_INT(reply.u.loaded.read_bytes, 0);
+    /* Other bounds: only what is missing is read, what is not needed goes. */
+    struct control_message part = rig_load_message(&rig, 8, 1, RIG_BLOCKS - 1, 1, 2);
+    uint64_t weights = reply.u.loaded.weights_bytes;
+    REQUIRE(rig_ask(w.control, &part, &reply, 10000));
+    CHECK_INT(reply.kind, CONTROL_LOADED);
+    CHECK_INT(reply.u.loaded.read_bytes, 0);
+    CHECK(reply.u.loaded.weights_bytes < weights && !reply.u.loaded.embedding_bytes);
+    good.epoch = 9;
+    REQUIRE(rig_ask(w.control, &good, &reply, 10000));
+    CHECK(reply.u.loaded.read_bytes > 0 && reply.u.loaded.read_bytes < all);
+    CHECK_INT(reply.u.loaded.weights_bytes, weights);
     CHECK_INT(rig_stop(&w, 5000), 0);
 }
 

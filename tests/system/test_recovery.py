@@ -1,0 +1,171 @@
+"""Workers that are killed, frozen and started again while answers stream: every answer is what it would have been.
+
+BRIGADE_RECOVERY_ROUNDS=200 runs that many rounds instead of the few of every day and reports recovery times;
+BRIGADE_RECOVERY_SEED repeats one.
+"""
+import concurrent.futures
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+
+from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade_json, main
+from server import Server
+
+STREAMS = 8
+TOKENS = 120
+SLOW = {"BRIGADE_TEST_SLOWDOWN": "20"}  # so that there is a middle to strike in
+
+
+def asked(i):
+    """Requests of different lengths and kinds of sampling."""
+    return {"prompt": PROMPT[:10 + 4 * i], "max_tokens": TOKENS - 5 * i, "temperature": 0 if i % 2 else 0.9, "seed": i, "ignore_eos": True}
+
+
+def stream_text(server, i):
+    return "".join(event["choices"][0]["text"] for event in server.events("/v1/completions", asked(i)) if event["choices"])
+
+
+def undisturbed():
+    server = Server()
+    texts = [server.text(**asked(i))["choices"][0]["text"] for i in range(STREAMS)]
+    server.stop()
+    return texts
+
+
+def restart(cluster, i):
+    """The same board, switched on again: same key, same port."""
+    old = cluster.workers[i]
+    old.stop()
+    port = old.endpoint.rsplit(":", 1)[1]
+    cluster.workers[i] = Worker(cluster.folder, old.name, [cluster.public_key], "--listen", f"tcp://127.0.0.1:{port}", env=SLOW)
+
+
+class Strikes:
+    """What may happen to a worker; each leaves at least one that works, and heals before the next."""
+
+    def __init__(self, cluster, dice):
+        self.cluster, self.dice = cluster, dice
+
+    def kill(self, i):
+        self.cluster.workers[i].kill()
+        time.sleep(self.dice.uniform(0, 0.8))
+        restart(self.cluster, i)
+
+    def freeze(self, i):
+        self.cluster.workers[i].kill(signal.SIGSTOP)
+        time.sleep(self.dice.uniform(0.05, 2.5))
+        self.cluster.workers[i].kill(signal.SIGCONT)
+
+    def terminate(self, i):
+        self.cluster.workers[i].kill(signal.SIGTERM)
+        self.cluster.workers[i].process.wait(timeout=10)
+        restart(self.cluster, i)
+
+    def kill_two(self, i):
+        other = (i + 1) % len(self.cluster.workers)
+        self.cluster.workers[i].kill()
+        time.sleep(self.dice.choice([0, 0.05, 0.2, 0.5]))
+        self.cluster.workers[other].kill()
+        restart(self.cluster, i)
+        restart(self.cluster, other)
+
+
+def settle(server, count):
+    """Until all workers are there again."""
+    until = time.monotonic() + 30
+    while True:
+        nodes = json.loads(server.get("/status"))["nodes"]
+        if sum(node["state"] in ("ready", "idle") for node in nodes) == count:
+            return
+        assert time.monotonic() < until, nodes
+        time.sleep(0.05)
+
+
+def test_streams_survive_what_happens_to_workers():
+    rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS", "4"))
+    seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
+    want = undisturbed()
+    count = 4
+    cluster = Cluster(count, env=SLOW, extra="recovery: {rejoin: 60s}\n")
+    server = Server("-c", cluster.config, "--stages", 3)
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(server.process.stderr), daemon=True)
+    reader.start()
+    try:
+        for number in range(rounds):
+            dice = random.Random(seed + number)
+            strikes = Strikes(cluster, dice)
+            with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+                streams = [pool.submit(stream_text, server, i) for i in range(STREAMS)]
+                time.sleep(dice.uniform(0.1, 1.0))
+                kind = dice.choice([strikes.kill, strikes.kill, strikes.freeze, strikes.terminate, strikes.kill_two])
+                victim = dice.randrange(count)
+                kind(victim)
+                for i, stream in enumerate(streams):
+                    text = stream.result(timeout=60)
+                    assert text == want[i], f"seed {seed + number} ({kind.__name__} w{victim}), stream {i}: {text!r} is not {want[i]!r}"
+            settle(server, count)
+        server.settle()
+    except Exception:
+        print(f"seed {seed}, round {number}:\n" + "".join(lines[-40:]))
+        raise
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) == 0
+    reader.join()
+    took = sorted(float(m.group(1)) for m in map(re.compile(r"works again after ([0-9.]+) s").search, lines) if m)
+    assert took, lines
+    print(f"     {rounds} rounds, {len(took)} recoveries: median {took[len(took) // 2]:.2f} s, worst {took[-1]:.2f} s")
+    cluster.stop()
+
+
+def start_run(cluster, *args, tokens=300):
+    run = subprocess.Popen([BRIGADE, "run", "-c", cluster.config, "-m", MODEL, "-p", PROMPT, "-n", str(tokens), "--temp", "0",
+                            "--ignore-eos", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    first = run.stdout.read(10)
+    assert first, f"ended early: {run.stderr.read().decode()}"
+    return run, first
+
+
+def undisturbed_text(tokens=300):
+    return brigade_json("run", "-m", MODEL, "-p", PROMPT, "-n", tokens, "--temp", 0, "--ignore-eos")["text"]
+
+
+def test_run_waits_for_a_board_that_is_needed():
+    """Two boards, neither of which holds the model alone: the answer waits for the one to come back."""
+    cluster = Cluster(2, worker_args=["--memory", "8M"], env=SLOW)
+    run, first = start_run(cluster, "--kv-tokens", "512", "--ctx", "512")
+    cluster.workers[1].kill()
+    time.sleep(1)
+    assert run.poll() is None
+    old = cluster.workers[1]
+    old.stop()
+    cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--memory", "8M", "--listen", old.endpoint, env=SLOW)
+    rest, errors = run.communicate(timeout=60)
+    text, errors = (first + rest).decode(), errors.decode()
+    assert run.returncode == 0, errors
+    assert text == undisturbed_text() + "\n", (text, errors)
+    assert "waiting up to" in errors and "is back" in errors and "works again" in errors, errors
+    cluster.stop()
+
+
+def test_nobody_comes_back():
+    """The error says what was lost and shows the arithmetic of what is left."""
+    cluster = Cluster(2, worker_args=["--memory", "8M"], env=SLOW)
+    run, _ = start_run(cluster, "--kv-tokens", "512", "--ctx", "512", "--rejoin-timeout", "1")
+    started = time.monotonic()
+    cluster.workers[0].kill()
+    errors = run.communicate(timeout=30)[1].decode()
+    assert run.returncode == 1 and 1 < time.monotonic() - started < 6, errors
+    line = [line for line in errors.splitlines() if line.startswith("brigade: ")]
+    assert len(line) == 1, errors
+    for word in ('"w0" was lost', "MiB", "waited 1.0 s"):
+        assert word in line[0], line
+    cluster.stop()
+
+
+main(globals())
