@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "coordinator/cli/commands.h"
@@ -13,8 +14,9 @@
 static const struct command_help help = {
     "brigade bench -m MODEL [-p 128,512] [-n 32] [-b 1,4] [-t THREADS] [options]",
     "Measures prefill (pp: tokens of the prompt a second) and decode (tg: tokens a second over all sequences), each\n"
-    "setting --repeat times, the median counts. Beside them: this machine's read bandwidth and int8 peak, and what the\n"
-    "plan predicts.",
+    "setting --repeat times, the median counts. \"best\" is the fastest run, or for decode the fastest quarter of the\n"
+    "steps: what an otherwise busy machine can do. Beside them: this machine's read bandwidth and int8 peak, and what\n"
+    "the plan predicts.",
     "brigade bench -m models/stories-5m-q8_0.gguf -p 128 -n 64 -b 1,4\n"
     "brigade bench -m model.gguf --stages 2 -t 1 -b 1,8 --trace",
 };
@@ -22,8 +24,8 @@ static const struct command_help help = {
 struct row {
     bool prefill;
     uint32_t tokens, batch, context;
-    double tokens_per_s, ms;
-    double share;      /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
+    double tokens_per_s, ms, best;  /* best: tokens a second of the fastest run (pp), of the fastest quarter of steps (tg) */
+    double share, best_share;       /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
 };
 
 /* What the sequences of one run report. */
@@ -31,6 +33,9 @@ struct lap {
     uint32_t sequences, first, finished;
     int64_t all_first_us, last_us, started_us;
     uint32_t tokens_after;   /* tokens that came once every sequence had its first */
+    double *step_us;         /* time of each step of `sequences` such tokens; NULL: not wanted. Borrowed */
+    uint32_t steps, steps_most;
+    int64_t step_began_us;
     struct error error;
 };
 
@@ -38,10 +43,13 @@ static void lap_token(void *context, uint64_t id, const struct request_token *to
 {
     struct lap *lap = context;
     (void)id;
-    if (lap->first == lap->sequences)
-        lap->tokens_after++;
-    if (token->index == 0)
-        lap->first++;
+    if (lap->first == lap->sequences && ++lap->tokens_after % lap->sequences == 0 && lap->steps < lap->steps_most) {
+        int64_t now = clock_us();
+        lap->step_us[lap->steps++] = (double)(now - lap->step_began_us);
+        lap->step_began_us = now;
+    }
+    if (token->index == 0 && ++lap->first == lap->sequences)
+        lap->step_began_us = clock_us();
 }
 
 static void lap_finish(void *context, uint64_t id, const struct request_finish *finish)
@@ -72,7 +80,7 @@ static int run_lap(struct runner *r, uint32_t prompt, uint32_t generate, uint32_
     uint32_t vocabulary = model_info(runner_model(r))->vocabulary;
     int32_t *ids = mem_zalloc(prompt, sizeof *ids);
     int rc = ids ? 0 : error_set(err, ERR_NOMEM, "out of memory");
-    *lap = (struct lap){.sequences = batch};
+    lap->sequences = batch;
     for (uint32_t i = 0; i < batch && !rc; i++) {
         struct request_options request = {
             .prompt = ids, .prompt_count = prompt, .max_tokens = generate, .ignore_end = true, .client = i,
@@ -97,24 +105,41 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Tokens a second in the fastest quarter of all steps. */
+static double best_rate(double *step_us, uint32_t steps, uint32_t batch)
+{
+    double sum = 0;
+    uint32_t quarter = (steps + 3) / 4;
+    qsort(step_us, steps, sizeof *step_us, by_value);
+    for (uint32_t i = 0; i < quarter; i++)
+        sum += step_us[i];
+    return sum > 0 ? 1e6 * batch * quarter / sum : 0;
+}
+
 static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt, struct error *err)
 {
     double rates[64];
-    for (int i = 0; i < repeat; i++) {
-        struct lap lap;
+    uint32_t steps = 0, most = row->prefill ? 0 : row->tokens * (uint32_t)repeat;
+    double *step_us = most ? mem_zalloc(most, sizeof *step_us) : NULL;
+    int rc = most && !step_us ? error_set(err, ERR_NOMEM, "out of memory") : 0;
+    for (int i = 0; i < repeat && !rc; i++) {
+        struct lap lap = {.step_us = step_us, .steps = steps, .steps_most = most};
         uint32_t prompt = row->prefill ? row->tokens : row->context, generate = row->prefill ? 1 : row->tokens + 1;
-        int rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
+        rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
         *salt += row->batch;
-        if (rc)
-            return rc;
+        steps = lap.steps;
         double seconds = 1e-6 * (double)(row->prefill ? lap.all_first_us - lap.started_us : lap.last_us - lap.all_first_us);
         double tokens = row->prefill ? (double)row->tokens * row->batch : lap.tokens_after;
         rates[i] = seconds > 0 ? tokens / seconds : 0;
     }
-    qsort(rates, (size_t)repeat, sizeof *rates, by_value);
-    row->tokens_per_s = rates[repeat / 2];
-    row->ms = row->tokens_per_s > 0 ? 1e3 * row->batch / row->tokens_per_s : 0; /* tg: of one step */
-    return 0;
+    if (!rc) {
+        qsort(rates, (size_t)repeat, sizeof *rates, by_value);
+        row->tokens_per_s = rates[repeat / 2];
+        row->best = row->prefill ? rates[repeat - 1] : best_rate(step_us, steps, row->batch);
+        row->ms = row->tokens_per_s > 0 ? 1e3 * row->batch / row->tokens_per_s : 0; /* tg: of one step */
+    }
+    mem_free(step_us);
+    return rc;
 }
 
 /* Bytes of weights read for one decoded token, and multiply-accumulates of one token's matrices. */
@@ -135,10 +160,11 @@ static json_t *rows_json(const struct row *rows, size_t count, uint32_t stages, 
 {
     json_t *list = json_array();
     for (size_t i = 0; list && i < count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
                                               "tokens", (int)rows[i].tokens, "batch", (int)rows[i].batch, "context",
                                               (int)rows[i].context, "threads", threads, "tokens_per_s", rows[i].tokens_per_s,
-                                              "of_limit", rows[i].share, "stages", (int)stages));
+                                              "of_limit", rows[i].share, "best_tokens_per_s", rows[i].best,
+                                              "best_of_limit", rows[i].best_share, "stages", (int)stages));
     return list;
 }
 
@@ -207,10 +233,9 @@ static int bench(struct bench_options *o, struct error *err)
     uint64_t salt = 1;
     struct progress progress = {0};
     for (size_t i = 0; i < count && !rc; i++) {
-        struct lap warm;
         progress_show(&progress, "measuring", i, count);
         if (i == 0)
-            rc = run_lap(runner, 8, 4, 1, salt++, &warm, err);
+            rc = run_lap(runner, 8, 4, 1, salt++, &(struct lap){0}, err);
         if (!rc)
             rc = measure(runner, &rows[i], (int)o->repeat, &salt, err);
     }
@@ -220,10 +245,11 @@ static int bench(struct bench_options *o, struct error *err)
 
     token_costs(runner_model(runner), &bytes, &macs);
     for (size_t i = 0; i < count; i++) {
-        if (rows[i].prefill && peak > 0)
-            rows[i].share = rows[i].tokens_per_s * macs / peak;
-        else if (!rows[i].prefill && read > 0)
-            rows[i].share = rows[i].tokens_per_s / rows[i].batch * bytes / read;
+        double limit = rows[i].prefill ? peak / macs : read / bytes * rows[i].batch; /* tokens a second */
+        if (limit > 0) {
+            rows[i].share = rows[i].tokens_per_s / limit;
+            rows[i].best_share = rows[i].best / limit;
+        }
     }
     json_t *stage_list = compute_stages_json(runner);
     uint32_t stages = (uint32_t)json_array_size(stage_list);
@@ -238,9 +264,9 @@ static int bench(struct bench_options *o, struct error *err)
         if (output_json(document))
             rc = error_set(err, ERR_IO, "cannot write the result");
     } else {
-        struct table *t = table_create(7);
-        const char *heads[] = {"what", "tokens", "batch", "context", "tokens/s", "ms/step", "of limit"};
-        for (size_t i = 0; i < 7; i++)
+        struct table *t = table_create(9);
+        const char *heads[] = {"what", "tokens", "batch", "context", "tokens/s", "ms/step", "of limit", "best", "of limit"};
+        for (size_t i = 0; i < 9; i++)
             table_cell(t, "%s", heads[i]);
         for (size_t i = 0; i < count; i++) {
             table_cell(t, "%s", rows[i].prefill ? "prefill" : "decode");
@@ -250,6 +276,8 @@ static int bench(struct bench_options *o, struct error *err)
             table_cell(t, "%.1f", rows[i].tokens_per_s);
             table_cell(t, "%.3f", rows[i].prefill ? 1e3 * rows[i].tokens / rows[i].tokens_per_s : rows[i].ms);
             table_cell(t, rows[i].share > 0 ? "%.0f %%" : "-", rows[i].share * 100);
+            table_cell(t, "%.1f", rows[i].best);
+            table_cell(t, rows[i].best_share > 0 ? "%.0f %%" : "-", rows[i].best_share * 100);
         }
         table_print(t);
         table_destroy(t);

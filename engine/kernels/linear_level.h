@@ -263,8 +263,8 @@ INLINE void multiply_pair(enum layout l, const uint8_t *const q[2], const struct
 }
 #endif
 
-INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, size_t fetch, const struct act_block *a,
-                       uint32_t blocks, const uint32_t T, float *out)
+INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, struct fetch fetch,
+                       const struct act_block *a, uint32_t blocks, const uint32_t T, float *out)
 {
     lf acc[2 * SUBS][TILE];
     lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
@@ -276,13 +276,9 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, s
     for (uint32_t b = 0; b < blocks; b += subs, p += panels * block_bytes) {
         const uint8_t *q = p + header_bytes(l);
         for (uint32_t g = 0; g < subs; g++, q += sub_block_bytes(l), a += T) {
-            if (fetch) { /* each sub-block's part of a block ahead, the first also the headers' part */
-                const uint8_t *to = p + fetch + panels * g * sub_block_bytes(l);
-                for (uint32_t line = 0; line < panels * sub_block_bytes(l); line += 64)
-                    __builtin_prefetch(to + line);
-                for (uint32_t line = 0; g == 0 && line < panels * header_bytes(l); line += 64)
-                    __builtin_prefetch(p + fetch + panels * 8 * sub_block_bytes(l) + line);
-            }
+            for (uint32_t line = 0; line < fetch.step; line += 64)
+                __builtin_prefetch(fetch.from + line);
+            fetch.from += fetch.step;
 #ifdef PANEL_PAIRS
             if (panels == 2) {
                 const uint8_t *const both[2] = {q, q + block_bytes};
@@ -349,8 +345,8 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 #define HAS_PAIRS false
 #endif
 #define PANEL_OF(name, which)                                                                                    \
-    static void panel_##name(const void *p, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks, \
-                             uint32_t tokens, float *acc)                                                        \
+    static void panel_##name(const void *p, bool pair, struct fetch fetch, const struct act_block *a,            \
+                             uint32_t blocks, uint32_t tokens, float *acc)                                       \
     {                                                                                                            \
         const enum layout layout = which;                                                                        \
         if (HAS_PAIRS && pair)                                                                                   \

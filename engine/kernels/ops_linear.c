@@ -158,7 +158,8 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
 }
 
 /* One panel or two of a packed type against the tokens of tiles [tile_begin, tile_end). Strips of columns stay in the
- * nearest cache while all tokens pass over them; weights to come are fetched during the first tile. */
+ * nearest cache while all tokens pass over them. Weights to come are fetched all the time: with one tile FETCH_AHEAD
+ * before the stream, with several each tile fetches its part of the next strip, so that memory never rests. */
 static void panels_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
                           const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
 {
@@ -168,12 +169,15 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
     uint32_t blocks = w->cols / 32, begin = tile_first(tiles, tile_begin), end = tile_first(tiles, tile_end);
     _Alignas(64) float acc[CHUNK_TOKENS * PAIR_ROWS];
     memset(acc, 0, (end - begin) * PAIR_ROWS * sizeof *acc);
-    uint32_t most = tile_end - tile_begin == 1 && !in->chosen ? blocks : STRIP;
+    uint32_t count = tile_end - tile_begin, most = count == 1 && !in->chosen ? blocks : STRIP;
     for (uint32_t b = 0; b < blocks; b += most) {
         uint32_t width = blocks - b < most ? blocks - b : most;
         const uint8_t *strip = panel + (pair ? 2 : 1) * layout_panel_bytes(layout, b * 32);
+        size_t strip_bytes = (pair ? 2 : 1) * layout_panel_bytes(layout, width * 32), block_bytes = strip_bytes / width;
+        struct fetch fetch = count == 1 ? (struct fetch){strip + FETCH_AHEAD, block_bytes}
+                                        : (struct fetch){strip + strip_bytes, (block_bytes + count - 1) / count};
         float *to = acc;
-        for (uint32_t j = tile_begin; j < tile_end; j++) {
+        for (uint32_t j = tile_begin; j < tile_end; j++, fetch.from += width * fetch.step) {
             struct act_block gathered[TILE_TOKENS_MAX * STRIP];
             uint32_t size = tile_size(tiles, j);
             const struct act_block *a = gathered;
@@ -181,7 +185,7 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
                 gather_blocks(in, all, tile_first(tiles, j), size, b, width, gathered);
             else
                 a = tile_blocks(in->a, tiles, j) + (size_t)b * size;
-            kernels->panel[layout](strip, pair, j == tile_begin ? FETCH_AHEAD : 0, a, width, size, to);
+            kernels->panel[layout](strip, pair, fetch, a, width, size, to);
             to += size * PAIR_ROWS;
         }
     }

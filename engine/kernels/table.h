@@ -57,9 +57,15 @@ struct panel32 {
     float offset[2][PANEL_ROWS];
 };
 
+/* Weights to be fetched into the caches meanwhile: `step` bytes with each block of 32 columns. Any address. */
+struct fetch {
+    const uint8_t *from;
+    size_t step;
+};
+
 /* acc[t·PAIR_ROWS + r] goes on over `blocks` blocks of 32 columns of one panel or of a pair of panels. a: block-major,
- * `tokens` records a block; tokens ≤ tile_tokens. fetch: how many bytes ahead to fetch weights, 0: not at all. */
-typedef void kernel_panel(const void *panel, bool pair, size_t fetch, const struct act_block *a, uint32_t blocks,
+ * `tokens` records a block; tokens ≤ tile_tokens. */
+typedef void kernel_panel(const void *panel, bool pair, struct fetch fetch, const struct act_block *a, uint32_t blocks,
                           uint32_t tokens, float *acc);
 /* One panel of the expanded layout, where the type's shape is an argument; acc as above. */
 typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
