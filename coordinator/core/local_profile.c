@@ -53,7 +53,7 @@ static int measure_kind(struct control_message *out, struct stage *stage, uint32
             break;
         }
         rc = measure(out, stage, block, (struct control_cell){kind, batches[b], 1, KV_PAGE_TOKENS, 0}, err);
-        if (!rc && far > 2 * KV_PAGE_TOKENS)
+        if (!rc && far >= 5 * KV_PAGE_TOKENS) /* far enough apart to tell what a position costs */
             rc = measure(out, stage, block, (struct control_cell){kind, batches[b], 1, far - KV_PAGE_TOKENS, 0}, err);
     }
     uint32_t sizes[CHUNKS] = {chunk / 8, chunk / 2, chunk};

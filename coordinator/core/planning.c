@@ -91,6 +91,15 @@ static void smooth(double *times, size_t step, const double *at, int count)
     }
 }
 
+/* A longer context never makes a block faster: what a disturbed measurement says would else be carried on to contexts
+ * that nobody measured, down to nothing. */
+static void rise(double *times, int count)
+{
+    for (int i = 1; i < count; i++)
+        if (times[i] < times[i - 1])
+            times[i] = times[i - 1];
+}
+
 static int fill_profile(const struct control_message *m, const struct plan_model *model, int classes,
                         struct plan_device *device, struct error *err)
 {
@@ -124,6 +133,10 @@ static int fill_profile(const struct control_message *m, const struct plan_model
                     cell_time(m, model, kind, 1, chunk.at[k], past.at[c]);
     }
     for (int kind = 0; kind < classes; kind++) {
+        for (int b = 0; b < batch.count; b++)
+            rise(&p->decode[(kind * batch.count + b) * context.count], context.count);
+        for (int k = 0; k < chunk.count; k++)
+            rise(&p->prefill[(kind * chunk.count + k) * past.count], past.count);
         for (int c = 0; c < context.count; c++)
             smooth(&p->decode[kind * batch.count * context.count + c], (size_t)context.count, batch.at, batch.count);
         for (int c = 0; c < past.count; c++)

@@ -344,15 +344,15 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 #define TWO_PANELS(T) ONE_PANEL(T)
 #define HAS_PAIRS false
 #endif
-#define PANEL_OF(name, which)                                                                                    \
-    static void panel_##name(const void *p, bool pair, struct fetch fetch, const struct act_block *a,            \
-                             uint32_t blocks, uint32_t tokens, float *acc)                                       \
-    {                                                                                                            \
-        const enum layout layout = which;                                                                        \
-        if (HAS_PAIRS && pair)                                                                                   \
-            FOR_TOKENS(tokens, TWO_PANELS)                                                                       \
-        else                                                                                                     \
-            FOR_TOKENS(tokens, ONE_PANEL)                                                                        \
+#define PANEL_OF(name, which)                                                                                          \
+    static void panel_##name(const void *p, bool pair, struct fetch fetch, const struct act_block *a, uint32_t blocks, \
+                             uint32_t tokens, float *acc)                                                              \
+    {                                                                                                                  \
+        const enum layout layout = which;                                                                              \
+        if (HAS_PAIRS && pair)                                                                                         \
+            FOR_TOKENS(tokens, TWO_PANELS)                                                                             \
+        else                                                                                                           \
+            FOR_TOKENS(tokens, ONE_PANEL)                                                                              \
     }
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 
