@@ -112,13 +112,15 @@ int runner_prepare(struct runner *r, uint32_t stages, struct error *err)
         .queue = r->o.queue,
         .chunk_tokens = r->o.chunk_tokens,
         .want_trace = true,
+        .stages = stages,
+        .fixed_groups = r->o.microbatches > 0,
     };
-    /* In this process stages compute one after the other. On workers each has a micro-batch, and one more is on its
-     * way, so that no stage waits for the coordinator. */
+    /* In this process stages compute one after the other. On workers each has a micro-batch at first; what they measure
+     * may say that more (hops take long) or fewer (one stage is slow) are better. */
     o.groups = r->remote ? stages : 1;
     if (r->remote && r->o.objective == RUNNER_THROUGHPUT && r->plan.microbatches > 0)
         o.groups = (uint32_t)r->plan.microbatches;
-    o.in_flight = r->remote && stages > 1 ? o.groups + 1 : o.groups;
+    o.in_flight = !r->remote ? 1 : o.groups > 2 * stages ? o.groups : 2 * stages;
     if (r->o.microbatches)
         o.groups = o.in_flight = r->o.microbatches;
     r->next_deadline = INT64_MAX;

@@ -42,6 +42,7 @@ int scheduler_create(const struct scheduler_options *o, struct scheduler **out, 
     s->next_batch = 1;
     s->next_sequence = 1;
     s->next_rank = 1;
+    s->groups = o->groups;
     s->queue = mem_zalloc(o->queue + o->sequences, sizeof *s->queue);
     s->running = mem_zalloc(o->sequences, sizeof *s->running);
     s->sent = mem_zalloc(o->in_flight, sizeof *s->sent);
@@ -55,6 +56,8 @@ int scheduler_create(const struct scheduler_options *o, struct scheduler **out, 
         if (!(s->sent[i].spans = mem_zalloc(o->sequences, sizeof *s->sent[i].spans)))
             goto nomem;
     int rc = prefix_create(o->pages, o->page_tokens, &s->pages, err);
+    if (!rc && o->want_trace && o->stages)
+        rc = pace_create(o->stages, o->sequences, &s->pace, err);
     if (rc) {
         scheduler_destroy(s);
         return rc;
@@ -87,6 +90,7 @@ void scheduler_destroy(struct scheduler *s)
     mem_free(s->sampling);
     mem_free(s->bias);
     prefix_destroy(s->pages);
+    pace_destroy(s->pace);
     mem_free(s);
 }
 
@@ -284,6 +288,20 @@ static void keep_prefix(struct scheduler *s, struct running *run, const struct s
         prefix_keep(s->pages, run->pages, whole - 1, tokens);
 }
 
+/* Scores cost the last stage more than other prompt tokens: nothing is learned from them. */
+static void learn_pace(struct scheduler *s, const struct sent_batch *batch, const struct frame_result *result,
+                       int64_t now_us)
+{
+    struct pace_batch b = {.decodes = batch->decodes,
+                           .prompt_tokens = batch->tokens - batch->decodes,
+                           .round_seconds = (double)(now_us - batch->built_us) * 1e-6};
+    for (uint32_t i = 0; i < batch->span_count; i++)
+        if (batch->spans[i].want == WANT_SCORES)
+            return;
+    if (s->pace && !result->error_code)
+        pace_learn(s->pace, &b, result->trace, result->trace_count);
+}
+
 void scheduler_result(struct scheduler *s, const struct frame_result *result, int64_t now_us)
 {
     uint32_t index = 0, at = 0;
@@ -292,6 +310,7 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
     if (index == s->sent_count)
         return;
     struct sent_batch batch = s->sent[index];
+    learn_pace(s, &batch, result, now_us);
     for (uint32_t i = 0; i < batch.span_count; i++) {
         const struct sent_span *sent = &batch.spans[i];
         struct running *run = find_running(s, sent->sequence);
@@ -323,6 +342,17 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 
 void scheduler_restart(struct scheduler *s)
 {
+    scheduler_restart_with(s, 0, 0);
+}
+
+void scheduler_restart_with(struct scheduler *s, uint32_t stages, uint32_t groups)
+{
+    if (groups)
+        s->groups = groups < s->o.in_flight ? groups : s->o.in_flight;
+    if (stages)
+        s->o.stages = stages;
+    if (s->pace)
+        pace_forget(s->pace, s->o.stages);
     while (s->running_count)
         scheduler_preempt(s, s->running_count - 1);
     s->sent_count = 0;
@@ -365,6 +395,7 @@ void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
         .queued = s->queued,
         .in_flight = s->sent_count,
         .in_flight_max = s->o.in_flight,
+        .groups = s->groups,
         .pages = prefix_total(s->pages),
         .pages_used = prefix_total(s->pages) - prefix_available(s->pages),
         .pages_promised = s->promised,

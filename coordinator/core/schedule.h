@@ -2,7 +2,8 @@
  *
  * Every micro-batch takes decoding sequences first (dealt into `groups`, so that with several micro-batches in flight
  * every stage has one of them), then prompt chunks up to a token budget, so that a long prompt rides along and never
- * stalls the others. A sequence is in at most one decoding micro-batch at a time; the chunks of one prompt follow each
+ * stalls the others. Both numbers follow what the stages measure: while sequences stream, prompts ride with them, so many
+ * tokens at once that a round takes PACE_STRETCH times its usual time. A sequence is in at most one decoding micro-batch at a time; the chunks of one prompt follow each
  * other down the pipe without waiting, for each depends only on those before it.
  *
  * Requests wait in one bounded queue; the next one admitted is, of the highest priority, the earliest of the client with
@@ -33,10 +34,12 @@ struct scheduler_options {
     uint32_t max_context;
     uint32_t sequences;    /* computing at once, ≤ FRAME_SPANS_MAX */
     uint32_t queue;        /* waiting beside them */
-    uint32_t chunk_tokens; /* prompt tokens of one micro-batch, decoding ones counted in */
+    uint32_t chunk_tokens; /* most prompt tokens of one micro-batch, decoding ones counted in */
     uint32_t groups;       /* micro-batches that decoding sequences are dealt into: the number of stages, about */
     uint32_t in_flight;    /* micro-batches under way, ≥ groups */
     bool want_trace;       /* ask the stages when they computed */
+    uint32_t stages;       /* with want_trace: adapt to what so many stages measure (schedule_pace.h); 0: do not */
+    bool fixed_groups;     /* but let `groups` be */
 };
 
 /* Most tokens a micro-batch can have, for the stages' buffers. */
@@ -67,8 +70,10 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 void scheduler_cancel_all(struct scheduler *s, int64_t now_us);
 void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_us);
 /* Forgets what is under way and starts every running sequence again from its known tokens: the stages behind the pipe
- * are new. What follows is the same tokens (replay). */
+ * are new, `stages` of them (0: as many as before), and decoding sequences are dealt into `groups` micro-batches at first
+ * (0: as before; at most in_flight). What follows is the same tokens (replay). */
 void scheduler_restart(struct scheduler *s);
+void scheduler_restart_with(struct scheduler *s, uint32_t stages, uint32_t groups);
 
 /* Another number of groups and micro-batches in flight, for other stages; only while nothing is under way. */
 int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, struct error *err);
@@ -83,6 +88,7 @@ struct scheduler_batches {
 
 struct scheduler_counts {
     uint32_t running, queued, in_flight, in_flight_max;
+    uint32_t groups;                     /* micro-batches that decoding sequences are dealt into now */
     uint32_t pages, pages_used;          /* all, and those of running sequences */
     uint32_t pages_promised, pages_idle; /* reserved and not yet taken; kept prefixes that nobody uses now */
     uint64_t tokens_shared;              /* prompt tokens that were not computed again */

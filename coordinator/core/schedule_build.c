@@ -122,27 +122,71 @@ static int add_span(struct scheduler *s, struct running *run, uint32_t most, str
     return 0;
 }
 
-/* How many of the sequences that could decode now go into this micro-batch: their share of all that decode. */
-static uint32_t decode_share(const struct scheduler *s)
+/* What there is to do besides what is under way. */
+struct mix {
+    uint32_t decoding;  /* sequences that decode, those that wait for their first token counted in */
+    uint32_t streaming; /* of these, those that have had it */
+    uint32_t prompting; /* sequences that still compute their prompt */
+    uint32_t under_way; /* micro-batches with decoding sequences */
+    uint32_t fillers;   /* micro-batches under way without */
+    uint64_t whole;     /* tokens of all sequences that still compute their prompt */
+};
+
+static struct mix look_around(const struct scheduler *s)
 {
-    uint32_t decoding = 0, groups_under_way = 0;
-    for (uint32_t i = 0; i < s->running_count; i++)
-        decoding += s->running[i].waits_for_token ||
-                    (running_decodes(&s->running[i]) && running_has_room(s, &s->running[i]));
+    struct mix m = {0};
+    for (uint32_t i = 0; i < s->running_count; i++) {
+        const struct running *run = &s->running[i];
+        bool decodes = running_decodes(run), ready = decodes && running_has_room(s, run);
+        m.decoding += run->waits_for_token || ready;
+        m.streaming += ready || (run->waits_for_token && run->submitted > request_prompt_count(run->request));
+        if (!decodes && running_positions_left(run)) {
+            m.prompting++;
+            m.whole += run->submitted + running_positions_left(run);
+        }
+    }
     for (uint32_t i = 0; i < s->sent_count; i++)
-        groups_under_way += s->sent[i].decodes > 0;
-    return groups_under_way < s->o.groups ? (decoding + s->o.groups - 1) / s->o.groups : 0;
+        m.under_way += s->sent[i].decodes > 0;
+    m.fillers = s->sent_count - m.under_way;
+    return m;
 }
 
-/* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share
- * it. */
-static uint32_t chunk_share(const struct scheduler *s)
+/* How many of the sequences that could decode now go into this micro-batch: their share of all that decode. */
+static uint32_t decode_share(struct scheduler *s, const struct mix *m)
 {
-    uint64_t whole = 0;
-    for (uint32_t i = 0; i < s->running_count; i++)
-        if (!running_decodes(&s->running[i]) && running_positions_left(&s->running[i]))
-            whole += s->running[i].submitted + running_positions_left(&s->running[i]);
-    return scheduler_chunk(whole, s->o.groups, s->o.chunk_tokens);
+    if (s->pace && !s->o.fixed_groups)
+        s->groups = pace_groups(s->pace, m->decoding, s->groups, s->o.in_flight);
+    return m->under_way < s->groups ? (m->decoding + s->groups - 1) / s->groups : 0;
+}
+
+/* Prompt tokens beside sequences that stream. One prompt may stretch their rounds to PACE_STRETCH; where more sequences
+ * compute prompts than stream, they get the more of the time. */
+static uint32_t chunk_beside(struct scheduler *s, const struct mix *m, uint32_t decodes, uint32_t most)
+{
+    uint32_t groups = s->groups < m->decoding ? s->groups : m->decoding;
+    double more = m->prompting > m->streaming ? (double)m->prompting / m->streaming : 1;
+    struct pace_load load = {groups, (m->decoding + groups - 1) / groups, 1 + (PACE_STRETCH - 1) * more};
+    if (!decodes && groups + m->fillers >= s->o.stages)
+        return 0;
+    if (!decodes)
+        return pace_filler(s->pace, &load, s->o.stages - groups, most);
+    double tokens = pace_riders(s->pace, &load, most) + s->rider_credit;
+    s->rider_credit = tokens - (uint32_t)tokens;
+    return (uint32_t)tokens < most ? (uint32_t)tokens : most;
+}
+
+/* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share it,
+ * where stages are slow, and beside sequences that stream. A prompt always gets on, if slowly. */
+static uint32_t chunk_share(struct scheduler *s, const struct mix *m, uint32_t decodes)
+{
+    if (s->pace && m->streaming)
+        return chunk_beside(s, m, decodes, s->o.chunk_tokens > decodes ? s->o.chunk_tokens - decodes : 1);
+    uint32_t chunk = scheduler_chunk(m->whole, s->pace ? s->o.stages : s->o.groups, s->o.chunk_tokens);
+    if (s->pace && s->sent_count > s->o.stages)
+        return 0; /* enough for every stage */
+    if (s->pace)
+        chunk = pace_chunk_tokens(s->pace, chunk);
+    return chunk > decodes ? chunk - decodes : 1;
 }
 
 static void count_batch(struct scheduler_batches *b, uint32_t tokens)
@@ -165,7 +209,8 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
         return rc;
     struct sent_batch *batch = &s->sent[s->sent_count];
     struct frame_work work = {.microbatch = s->next_batch, .spans = s->spans, .want_trace = s->o.want_trace};
-    uint32_t biases = 0, share = decode_share(s), chunk = chunk_share(s);
+    const struct mix mix = look_around(s);
+    uint32_t biases = 0, share = decode_share(s, &mix);
     batch->decodes = 0;
     /* Decoding sequences, beginning behind the one that was served last. */
     for (uint32_t k = 0, n = s->running_count; k < n && batch->decodes < share; k++) {
@@ -178,7 +223,7 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
         if (++batch->decodes == share)
             s->turn = index + 1;
     }
-    uint32_t budget = chunk > work.tokens ? chunk - work.tokens : 1; /* a prompt always gets on, if slowly */
+    uint32_t budget = chunk_share(s, &mix, batch->decodes);
     for (uint32_t i = 0; i < s->running_count && budget && work.span_count < s->o.sequences; i++) {
         struct running *run = &s->running[i];
         uint32_t before = work.tokens;
@@ -201,6 +246,7 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     batch->id = s->next_batch++;
     batch->built_us = now_us;
     batch->span_count = work.span_count;
+    batch->tokens = work.tokens;
     s->sent_count++;
     count_batch(&s->batches, work.tokens);
     *out = work;

@@ -5,6 +5,7 @@
 
 #include "coordinator/core/prefix.h"
 #include "coordinator/core/schedule.h"
+#include "coordinator/core/schedule_pace.h"
 #include "engine/model/stage.h"
 
 /* A request that is not on the stages: it never was, or had to make room, or the stages are new. */
@@ -36,12 +37,15 @@ struct sent_span {
 struct sent_batch {
     uint64_t id;
     int64_t built_us;
-    uint32_t span_count, decodes;
+    uint32_t span_count, decodes, tokens;
     struct sent_span *spans;
 };
 
 struct scheduler {
     struct scheduler_options o;
+    struct pace *pace;       /* NULL: nothing is measured */
+    uint32_t groups;         /* in use now, ≤ o.in_flight */
+    double rider_credit;     /* prompt tokens that may ride and did not yet; less than one is kept for the next */
     struct prefix_cache *pages;
     uint32_t promised;       /* reserved pages that running sequences have not taken yet */
     struct waiting *queue;   /* those never admitted in order of arrival */

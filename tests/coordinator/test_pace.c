@@ -1,0 +1,391 @@
+/* The scheduler's pace in simulated time: stages with a cost for reading weights, for a sequence and for a prompt
+ * token, hops between them, and noise. What it must find out by itself: how much of a long prompt may ride with
+ * streams, and into how many micro-batches sequences are best dealt. */
+#include "tests/check.h"
+
+#include <math.h>
+
+#include "base/hash.h"
+#include "coordinator/core/schedule.h"
+#include "coordinator/core/schedule_pace.h"
+#include "engine/model/stage.h"
+
+enum { VOCABULARY = 1000, PAGE = 32, CONTEXT = 8192, FLIGHT = 16, SPANS = 32, STAGES = 4, STREAMS = 16 };
+
+struct costs { /* microseconds */
+    double weights, sequence, prompt,
+        token; /* a micro-batch, each decoding sequence, each prompt token; the least of one */
+};
+
+struct world {
+    uint32_t stages;
+    struct costs cost[STAGES];
+    double hop_us, noise;
+    /* running */
+    struct scheduler *s;
+    double now, free_at[STAGES], busy_us[STAGES];
+    struct flight {
+        struct frame_result result;
+        struct frame_trace trace[STAGES];
+        struct frame_span_result spans[SPANS];
+        double back_at;
+    } flights[FLIGHT];
+    uint32_t under_way, batches;
+    uint64_t seed;
+};
+
+struct stream {
+    double *last;                      /* now, by the world's clock */
+    double from, until, first, before; /* of what is measured: gaps between from and until */
+    double gap_sum, gap_most;
+    uint32_t gaps, tokens;
+    bool ended;
+};
+
+static double maximum(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static double noisy(struct world *w)
+{
+    return 1 + w->noise * ((double)(hash_mix64(++w->seed) % 2001) / 1000 - 1);
+}
+
+static void send(struct world *w, const struct frame_work *work)
+{
+    struct flight *f = &w->flights[w->under_way++];
+    uint32_t decodes = 0, prompt = 0;
+    *f = (struct flight){.result = {.microbatch = work->microbatch}};
+    for (uint32_t i = 0; i < work->span_count; i++) {
+        const struct frame_span *span = &work->spans[i];
+        if (span->count == 1 && span->want == WANT_TOKEN && span->first > 0)
+            decodes++;
+        else
+            prompt += span->count;
+        if (span->want == WANT_TOKEN)
+            f->spans[f->result.span_count++] = (struct frame_span_result){.sequence = span->sequence,
+                                                                          .position = span->first + span->count,
+                                                                          .want = span->want,
+                                                                          .chosen = {1, -1}};
+    }
+    double at = w->now + w->hop_us;
+    for (uint32_t s = 0; s < w->stages; s++) {
+        const struct costs *c = &w->cost[s];
+        double start = maximum(at, w->free_at[s]),
+               cost = maximum(c->weights, (decodes + prompt) * c->token) + decodes * c->sequence + prompt * c->prompt;
+        cost *= noisy(w);
+        f->trace[s] =
+            (struct frame_trace){s, (uint64_t)at, (uint64_t)start, (uint64_t)(start + cost), (uint64_t)(start + cost)};
+        w->free_at[s] = start + cost;
+        w->busy_us[s] += cost;
+        at = start + cost + w->hop_us;
+    }
+    f->back_at = at;
+    w->batches++;
+}
+
+/* Everything up to the next result; false when nothing is under way. */
+static bool move(struct world *w)
+{
+    struct frame_work work;
+    struct error e = {0};
+    int rc;
+    while ((rc = scheduler_next(w->s, (int64_t)w->now, &work, &e)) == 1)
+        send(w, &work);
+    if (rc < 0)
+        CHECK_FAIL("%s", e.text);
+    if (!w->under_way)
+        return false;
+    struct flight f = w->flights[0];
+    f.result.spans = f.spans;
+    f.result.trace = f.trace;
+    f.result.trace_count = w->stages;
+    w->now = maximum(w->now, f.back_at);
+    w->under_way--;
+    memmove(w->flights, w->flights + 1, w->under_way * sizeof *w->flights);
+    scheduler_result(w->s, &f.result, (int64_t)w->now);
+    return true;
+}
+
+static void on_token(void *context, uint64_t id, const struct request_token *token)
+{
+    struct stream *st = context;
+    double now = *st->last;
+    (void)id;
+    if (token->index && now >= st->from && now < st->until) {
+        st->gap_sum += now - st->before;
+        st->gap_most = maximum(st->gap_most, now - st->before);
+        st->gaps++;
+    }
+    if (!token->index)
+        st->first = now;
+    st->before = now;
+    st->tokens++;
+}
+
+static void on_finish(void *context, uint64_t id, const struct request_finish *finish)
+{
+    (void)id;
+    (void)finish;
+    ((struct stream *)context)->ended = true;
+}
+
+static void ask(struct world *w, struct stream *st, uint32_t prompt, uint32_t tokens)
+{
+    static int32_t ids[CONTEXT];
+    static uint64_t next_id;
+    struct request *r = NULL;
+    struct error e = {0};
+    *st = (struct stream){.last = &w->now, .until = 1e18};
+    ids[0] = (int32_t)(++next_id % VOCABULARY); /* no shared beginnings */
+    struct request_options o = {.prompt = ids,
+                                .prompt_count = prompt,
+                                .max_tokens = tokens,
+                                .on_token = on_token,
+                                .on_finish = on_finish,
+                                .context = st};
+    sampling_default(&o.sampling);
+    if (request_create(&o, next_id, NULL, VOCABULARY, CONTEXT, (int64_t)w->now, &r, &e) ||
+        scheduler_submit(w->s, r, &e))
+        CHECK_FAIL("%s", e.text);
+}
+
+static void begin(struct world *w, uint32_t groups, bool fixed)
+{
+    struct scheduler_options o = {.pages = 2000,
+                                  .page_tokens = PAGE,
+                                  .max_context = CONTEXT,
+                                  .sequences = STREAMS,
+                                  .queue = 64,
+                                  .chunk_tokens = 256,
+                                  .groups = groups,
+                                  .in_flight = fixed ? groups : 2 * w->stages,
+                                  .want_trace = true,
+                                  .stages = w->stages,
+                                  .fixed_groups = fixed};
+    struct error e = {0};
+    w->now = 1;
+    w->under_way = w->batches = 0;
+    memset(w->free_at, 0, sizeof w->free_at);
+    memset(w->busy_us, 0, sizeof w->busy_us);
+    w->s = NULL;
+    if (scheduler_create(&o, &w->s, &e))
+        CHECK_FAIL("%s", e.text);
+}
+
+/* Mean gap of all streams while `count` of them run from now on for so many results. */
+static double mean_gap(struct world *w, struct stream *streams, uint32_t count, uint32_t results, double *most)
+{
+    double sum = 0;
+    uint32_t gaps = 0;
+    *most = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        streams[i].gap_sum = streams[i].gap_most = 0;
+        streams[i].gaps = 0;
+        streams[i].from = w->now;
+    }
+    for (uint32_t i = 0; i < results; i++)
+        move(w);
+    for (uint32_t i = 0; i < count; i++) {
+        sum += streams[i].gap_sum;
+        gaps += streams[i].gaps;
+        *most = maximum(*most, streams[i].gap_most);
+    }
+    return gaps ? sum / gaps : 0;
+}
+
+static void a_long_prompt(struct world *w, uint32_t count, const char *what)
+{
+    static struct stream streams[STREAMS], large;
+    double most, most_beside;
+    begin(w, w->stages, false);
+    for (uint32_t i = 0; i < count; i++)
+        ask(w, &streams[i], 64, 8000);
+    for (int i = 0; i < 400; i++)
+        move(w);
+    double bare = mean_gap(w, streams, count, 300, &most);
+    ask(w, &large, 4096, 2);
+    double began = w->now;
+    for (int i = 0; i < 20; i++) /* it finds its pace */
+        move(w);
+    double beside = mean_gap(w, streams, count, 1, &most_beside), sum = 0;
+    uint32_t n = 0;
+    while (!large.tokens && n < 60000) {
+        double gap = mean_gap(w, streams, count, 40 * w->stages, &most_beside);
+        sum += gap;
+        beside = maximum(beside, gap);
+        n++;
+    }
+    CHECK(large.tokens);
+    CHECK(n > 3);
+    if (!(sum / n <= 1.5 * bare && beside <= 1.75 * bare))
+        CHECK_FAIL("%s: %.0f us between tokens became %.0f, at times %.0f", what, bare, sum / n, beside);
+    /* And it gets its share: the time it takes is that of its tokens at the spare part of a round, about. */
+    double slowest = 0;
+    for (uint32_t s = 0; s < w->stages; s++)
+        slowest = maximum(slowest, w->cost[s].prompt + w->cost[s].token);
+    double took = (large.first - began) / (4096 * slowest);
+    if (took > 1.5 * PACE_STRETCH / (PACE_STRETCH - 1) * w->stages)
+        CHECK_FAIL("%s: the prompt took %.1f times as long as alone", what, took);
+    scheduler_destroy(w->s);
+}
+
+static void a_long_prompt_slows_streams_by_less_than_half(void)
+{
+    static struct world w;
+    static const struct {
+        const char *what;
+        uint32_t stages, streams;
+        struct costs cost[3];
+        double hop;
+    } cases[] = {
+        {"one stage, reading weights", 1, 4, {{15000, 300, 2000, 100}}, 50},
+        {"one stage, computing", 1, 8, {{2000, 500, 1500, 1000}}, 50},
+        {"one stream", 1, 1, {{15000, 300, 3000, 0}}, 50},
+        {"two stages", 2, 8, {{8000, 200, 1500, 0}, {8000, 200, 1500, 0}}, 300},
+        {"two stages, one stream", 2, 1, {{8000, 200, 1500, 0}, {8000, 200, 1500, 0}}, 300},
+        {"three that differ", 3, 12, {{9000, 200, 2500, 0}, {3000, 200, 300, 0}, {6000, 500, 900, 0}}, 1000},
+        {"long hops", 2, 6, {{500, 20, 150, 0}, {500, 20, 150, 0}}, 3000},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int noise = 0; noise < 3; noise++) {
+            w = (struct world){.stages = cases[i].stages, .hop_us = cases[i].hop, .noise = 0.07 * noise, .seed = i};
+            memcpy(w.cost, cases[i].cost, sizeof cases[i].cost);
+            a_long_prompt(&w, cases[i].streams, cases[i].what);
+        }
+}
+
+/* Tokens a second of `count` streams. */
+static double throughput(struct world *w, uint32_t count, uint32_t groups, bool fixed)
+{
+    static struct stream streams[STREAMS];
+    begin(w, groups, fixed);
+    for (uint32_t i = 0; i < count; i++) { /* one after the other */
+        ask(w, &streams[i], 32, 8000);
+        for (int k = 0; k < 20; k++)
+            move(w);
+    }
+    for (int i = 0; i < 600; i++)
+        move(w);
+    double from = w->now;
+    uint32_t before = 0, after = 0;
+    for (uint32_t i = 0; i < count; i++)
+        before += streams[i].tokens;
+    for (int i = 0; i < 600; i++)
+        move(w);
+    for (uint32_t i = 0; i < count; i++)
+        after += streams[i].tokens;
+    scheduler_destroy(w->s);
+    return (after - before) * 1e6 / (w->now - from);
+}
+
+static void the_number_of_micro_batches_follows_the_stages(void)
+{
+    static struct world w;
+    static const struct {
+        uint32_t stages, streams;
+        struct costs cost[3];
+        double hop;
+    } cases[] = {
+        {2, 8, {{8000, 200, 1500, 0}, {8000, 200, 1500, 0}}, 200},  /* even: one for each */
+        {2, 8, {{20000, 100, 1500, 0}, {1000, 100, 1500, 0}}, 200}, /* one slow stage that reads weights: one for all */
+        {2, 8, {{100, 20, 100, 0}, {100, 20, 100, 0}}, 2000},       /* long hops */
+        {2, 8, {{1000, 4000, 1000, 0}, {1000, 4000, 1000, 0}}, 3000}, /* computing and hops: more than stages */
+        {3, 12, {{9000, 900, 900, 0}, {3000, 300, 300, 0}, {6000, 600, 600, 0}}, 500},
+        {3, 2, {{9000, 100, 900, 0}, {9000, 100, 300, 0}, {9000, 100, 600, 0}}, 500},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int noise = 0; noise < 2; noise++) {
+            w = (struct world){.stages = cases[i].stages, .hop_us = cases[i].hop, .noise = 0.05 * noise, .seed = i};
+            memcpy(w.cost, cases[i].cost, sizeof cases[i].cost);
+            double own = throughput(&w, cases[i].streams, w.stages, false), best = 0;
+            for (uint32_t groups = 1; groups <= 2 * w.stages; groups++)
+                best = maximum(best, throughput(&w, cases[i].streams, groups, true));
+            if (own < 0.92 * best)
+                CHECK_FAIL("case %zu: %.0f tokens/s by itself, %.0f with the best number", i + 1, own, best);
+        }
+}
+
+static void both_stages_are_busy(void)
+{
+    /* Sixteen clients that ask again and again, prompts and answers of mixed lengths, two even stages. */
+    static struct world w;
+    static struct stream streams[STREAMS];
+    w = (struct world){.stages = 2, .hop_us = 300, .noise = 0.07, .seed = 7};
+    w.cost[0] = w.cost[1] = (struct costs){6000, 2500, 2700, 0};
+    begin(&w, 2, false);
+    for (uint32_t i = 0; i < STREAMS; i++)
+        ask(&w, &streams[i], 16 + 31 * i, 20 + 13 * i);
+    double from = 0, busy[2] = {0};
+    for (int step = 0; step < 6000; step++) {
+        if (step == 500) {
+            from = w.now;
+            busy[0] = w.busy_us[0];
+            busy[1] = w.busy_us[1];
+        }
+        move(&w);
+        for (uint32_t i = 0; i < STREAMS; i++)
+            if (streams[i].ended) {
+                uint32_t random = (uint32_t)hash_mix64(++w.seed);
+                ask(&w, &streams[i], 16 + random % 500, 20 + random / 500 % 200);
+            }
+    }
+    for (int s = 0; s < 2; s++) {
+        double share = (w.busy_us[s] - busy[s]) / (w.now - from);
+        if (share < 0.93)
+            CHECK_FAIL("stage %d is busy %.1f %% of the time", s, 100 * share);
+    }
+    scheduler_destroy(w.s);
+}
+
+static void nothing_is_believed_at_once(void)
+{
+    struct pace *p = NULL;
+    struct error e = {0};
+    REQUIRE(!pace_create(1, 8, &p, &e));
+    struct frame_trace t = {.finished_us = 90000};
+    struct pace_batch b = {.decodes = 4};
+    static const struct pace_load four = {1, 4, 1.4}, eight = {1, 8, 1.4};
+    CHECK(pace_decode_seconds(p, 0, 4) == 0);
+    CHECK_INT(pace_groups(p, 8, 3, 4), 3);
+    CHECK(pace_riders(p, &four, 256) == 16);
+    CHECK_INT(pace_filler(p, &four, 1, 256), 0);
+    pace_learn(p, &b, &t, 1); /* cold */
+    t.finished_us = 10000;
+    pace_learn(p, &b, &t, 2); /* not of this pipe */
+    pace_learn(p, &b, &t, 1);
+    CHECK(pace_decode_seconds(p, 0, 4) == 0);
+    pace_learn(p, &b, &t, 1);
+    CHECK(pace_decode_seconds(p, 0, 4) == 0.01);
+    CHECK(pace_decode_seconds(p, 0, 2) == 0.0075 && pace_decode_seconds(p, 0, 8) == 0.015);
+    CHECK(pace_decode_seconds(p, 0, 100) == 0.015); /* no more than 8 are ever decoded at once */
+    b.decodes = 8;
+    t.finished_us = 20000;
+    for (int i = 0; i < 3; i++)
+        pace_learn(p, &b, &t, 1);
+    CHECK(pace_decode_seconds(p, 0, 6) == 0.015);
+    b = (struct pace_batch){.prompt_tokens = 100};
+    t.finished_us = 400000;
+    pace_learn(p, &b, &t, 1);
+    CHECK(pace_prompt_seconds(p, 0) == 0.004);
+    CHECK(fabs(pace_riders(p, &eight, 256) - 2) < 1e-6); /* 8 ms at 4 ms each */
+    CHECK_INT(pace_chunk_tokens(p, 256), 250);
+    b = (struct pace_batch){.decodes = 8, .prompt_tokens = 2};
+    t.finished_us = 24000;
+    for (int i = 0; i < 3; i++)
+        pace_learn(p, &b, &t, 1);
+    CHECK(fabs(pace_riders(p, &eight, 256) - 4) < 1e-6); /* beside sequences they cost less */
+    pace_forget(p, 2);
+    CHECK(pace_decode_seconds(p, 1, 4) == 0 && pace_prompt_seconds(p, 0) == 0);
+    pace_destroy(p);
+}
+
+static const struct check_test tests[] = {
+    {"nothing is believed at once", nothing_is_believed_at_once},
+    {"a long prompt slows streams by less than half", a_long_prompt_slows_streams_by_less_than_half},
+    {"the number of micro-batches follows the stages", the_number_of_micro_batches_follows_the_stages},
+    {"both stages are busy", both_stages_are_busy},
+};
+
+CHECK_MAIN(tests)
