@@ -47,6 +47,22 @@ static int check_skipped;
         if (!got_ || strcmp(got_, want_))                                                                             \
             CHECK_FAIL("%s is \"%s\", not \"%s\"", #got, got_ ? got_ : "(null)", want_);                              \
     } while (0)
+
+/* One case in how many of a kind is run: 1, or BRIGADE_TEST_THIN, which is set where programs run many times slower
+ * (sanitizers, emulation) and another run on the same machine does them all. */
+static inline int check_step(void)
+{
+    const char *text = getenv("BRIGADE_TEST_THIN");
+    int step = text ? atoi(text) : 1;
+    return step > 1 ? step : 1;
+}
+
+/* So many of n random cases. */
+static inline int check_thin(int n)
+{
+    return (n + check_step() - 1) / check_step();
+}
+
 #define REQUIRE(condition)                                                                                            \
     do {                                                                                                              \
         if (!(condition)) {                                                                                           \

@@ -151,7 +151,7 @@ static struct pool *two_threads(void)
 static void every_architecture_is_invariant(void)
 {
     struct pool *pool = two_threads();
-    for (size_t i = 0; i < model_variant_count(); i++)
+    for (size_t i = 0; i < model_variant_count(); i += (size_t)check_step())
         check_variant(model_variant_at(i), TYPE_F32, KV_F16, pool);
     pool_destroy(pool);
 }
@@ -175,7 +175,7 @@ static void every_level_of_kernels_agrees(void)
 {
     struct error err = {0};
     const char *chosen = kernels_isa();
-    for (size_t i = 0; i < model_variant_count(); i++) {
+    for (size_t i = 0; i < model_variant_count(); i += (size_t)check_step()) {
         const uint32_t types[] = {TYPE_F32, TYPE_Q8_0, TYPE_Q4_0};
         for (size_t t = 0; t < 3; t++) {
             uint32_t want = 0;
@@ -270,7 +270,7 @@ static void run_lanes(const struct model *m, struct lane **lanes, uint32_t count
 static void company_in_the_batch_changes_nothing(void)
 {
     struct pool *pool = two_threads();
-    for (size_t i = 0; i < model_variant_count(); i++) {
+    for (size_t i = 0; i < model_variant_count(); i += (size_t)check_step()) {
         void *bytes;
         struct model *m = open_built(model_variant_at(i), TYPE_F32, &bytes);
         REQUIRE(m);
@@ -439,7 +439,7 @@ static int count_progress(void *context, uint64_t done, uint64_t total)
 
 static void memory_is_what_was_said(void)
 {
-    for (size_t i = 0; i < model_variant_count(); i++) {
+    for (size_t i = 0; i < model_variant_count(); i += (size_t)check_step()) {
         void *bytes;
         struct model *m = open_built(model_variant_at(i), i % 2 ? TYPE_Q8_0 : TYPE_F32, &bytes);
         REQUIRE(m);

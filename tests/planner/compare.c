@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "planner/cost.h"
+#include "tests/check.h"
 #include "tests/planner/oracle.h"
 #include "planner/plan.h"
 
@@ -209,7 +210,7 @@ static int split(const struct plan_problem *p, int way, int *order, int *counts)
 
 int main(int argc, char **argv)
 {
-    int clusters = argc > 1 ? atoi(argv[1]) : 200, feasible = 0, beaten = 0;
+    int clusters = argc > 1 ? atoi(argv[1]) : check_thin(200), feasible = 0, beaten = 0;
     double logs[WAYS][PLAN_OBJECTIVES] = {{0}}, gap[PLAN_OBJECTIVES] = {0}, most[WAYS][PLAN_OBJECTIVES] = {{0}};
     int fits[WAYS][PLAN_OBJECTIVES] = {{0}};
     struct oracle_random r = {.state = 200};

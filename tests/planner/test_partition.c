@@ -51,6 +51,7 @@ static void many(const char *label, int cases, int flavour, int most_devices, in
 {
     struct oracle_random r = {.state = (uint64_t)flavour * 1000003 + (uint64_t)most_devices};
     int solved = 0;
+    cases = check_thin(cases);
     for (int i = 0; i < cases && check_failures < 20; i++) {
         int devices = 1 + oracle_below(&r, most_devices), blocks = 1 + oracle_below(&r, most_blocks);
         double tightness = oracle_spread(&r, 0.8, 4);
@@ -92,7 +93,7 @@ static void exact_ties(void)
 static void constraints_hold(void)
 {
     struct oracle_random r = {.state = 77};
-    for (int i = 0; i < 600 && check_failures < 20; i++) {
+    for (int i = 0; i < check_thin(600) && check_failures < 20; i++) {
         int devices = 2 + oracle_below(&r, 3), blocks = devices + oracle_below(&r, 5);
         int flavour = oracle_below(&r, 2) ? ORACLE_UNEVEN_BLOCKS : ORACLE_TWINS;
         struct plan_problem *p = oracle_problem(&r, devices, blocks, flavour, oracle_spread(&r, 1.2, 6));

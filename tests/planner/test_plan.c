@@ -128,7 +128,7 @@ static void infeasible_plans_show_the_arithmetic(void)
 static void measured_profiles_plan_like_formulas(void)
 {
     struct oracle_random r = {.state = 5};
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < check_thin(60); i++) {
         struct plan_problem *p = oracle_problem(&r, 3, 6, 0, 1.5), *q;
         REQUIRE(p);
         /* Memory-bound in decode and compute-bound in prefill, so that both are bilinear. */
@@ -193,7 +193,7 @@ static void next_best_is_the_second_sequence(void)
 {
     struct oracle_random r = {.state = 11};
     int checked = 0;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < check_thin(60); i++) {
         struct plan_problem *p = oracle_problem(&r, 3, 6, ORACLE_UNEVEN_BLOCKS, 3);
         REQUIRE(p);
         p->pin_first = -1;
@@ -228,7 +228,7 @@ static void next_best_is_the_second_sequence(void)
         plan_reasons_free(why);
         plan_problem_free(p);
     }
-    CHECK(checked > 20);
+    CHECK(checked > check_thin(60) / 3);
 }
 
 static void reasons_are_true(void)
@@ -321,7 +321,7 @@ static void json_has_the_contract_keys(void)
 static void large_problems_stay_small(void)
 {
     struct oracle_random r = {.state = 2024};
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < check_thin(6); i++) {
         struct plan_problem *p = oracle_problem(&r, 16, 80, 0, 1.5 + i);
         struct plan plan;
         struct error e = {0};
