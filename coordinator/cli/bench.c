@@ -16,7 +16,7 @@ static const struct command_help help = {
     "Measures prefill (pp: tokens of the prompt a second) and decode (tg: tokens a second over all sequences), each\n"
     "setting --repeat times, the median counts. \"best\" is the fastest run, or for decode the fastest quarter of the\n"
     "steps: what an otherwise busy machine can do. Beside them: this machine's read bandwidth and int8 peak, and what\n"
-    "the plan predicts.",
+    "the plan predicts. With --serve: how the requests of a workload fare; 'brigade bench --serve --help' tells more.",
     "brigade bench -m models/stories-5m-q8_0.gguf -p 128 -n 64 -b 1,4\n"
     "brigade bench -m model.gguf --stages 2 -t 1 -b 1,8 --trace",
 };
@@ -297,6 +297,10 @@ done:
 
 int command_bench(int argc, char **argv)
 {
+    bool serve = false;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--serve"))
+            return command_bench_serve(argc, argv);
     struct bench_options o = {.compute = {.predict = true}, .decode = 32, .repeat = 3};
     const struct option own[] = {
         {"--prefill", 'p', OPTION_LIST, &o.prefill, "LIST", "prompt lengths (default 128,512; 0: none)", 0, 1 << 20},
@@ -305,6 +309,7 @@ int command_bench(int argc, char **argv)
         {"--past", 0, OPTION_LIST, &o.contexts, "LIST", "context before decoding (default 16)", 1, 1 << 24},
         {"--repeat", 'r', OPTION_INT, &o.repeat, "N", "runs of each setting, the median counts (default 3)", 1, 64},
         {"--trace", 0, OPTION_FLAG, &o.trace, NULL, "where the time of a decoded token goes, stage by stage"},
+        {"--serve", 0, OPTION_FLAG, &serve, NULL, "many clients instead: a workload, with options of its own"},
     };
     int code;
     if (!compute_parse(&o.compute, argc, argv, own, sizeof own / sizeof *own, &help, &code))

@@ -4,6 +4,7 @@
 #define BRIGADE_COORDINATOR_CLI_COMMANDS_H
 
 int command_bench(int argc, char **argv);
+int command_bench_serve(int argc, char **argv); /* of `bench --serve` */
 int command_chat(int argc, char **argv);
 int command_detokenize(int argc, char **argv);
 int command_init(int argc, char **argv);

@@ -482,6 +482,32 @@ def test_stress():
     s.stop()
 
 
+def test_bench_serve():
+    path = os.path.join(FOLDER, "requests.csv")
+    with open(path, "w") as f:
+        f.write("# two clients\narrival_s,prompt_tokens,output_tokens,client,priority\n")
+        f.writelines(f"{i * 0.01},{20 + i},{4 + i % 3},{i % 2},{i % 2}\n" for i in range(20))
+    got = brigade_json("bench", "--serve", "-m", MODEL, "--workload", path, "--slo", "ttft=100s,tpot=100s", "--threads", 1)
+    assert (got["requests"], got["done"], got["refused"], got["failed"]) == (20, 20, 0, 0)
+    assert got["prompt_tokens"] == sum(20 + i for i in range(20)) and got["generated_tokens"] == sum(4 + i % 3 for i in range(20))
+    for name in ("ttft_ms", "tgt_ms", "tpot_ms", "e2el_ms"):
+        m = got[name]
+        assert 0 < m["min"] <= m["p50"] <= m["p90"] <= m["p95"] <= m["p99"] <= m["max"] and m["min"] <= m["mean"] <= m["max"], (name, m)
+    assert got["goodput"]["share"] == 1 and abs(got["goodput"]["rps"] - got["rps"]) < 1e-6 and got["seconds"] >= 0.19
+    both = brigade_json("bench", "--serve", "-m", MODEL, "--workload", "clients:4", "--requests", 12, "--prompt-tokens", 70, "--shared", 64,
+                        "--output-tokens", "3,5", "--stages", 2, "--threads", 1, "--slo", "e2el=1us")
+    assert len(both["stages"]) == 2 and both["goodput"]["share"] == 0 and both["prompt_tokens_shared"] == 11 * 64, both
+    for stage in both["stages"]:
+        assert stage["model_bytes"] > 1e6 and stage["kv_bytes"] > 0 and stage["planned_bytes"] > stage["model_bytes"]
+        assert stage["peak_bytes"] > 1e6 and 0 < stage["busy"] <= 1
+    table = brigade("bench", "--serve", "-m", MODEL, "--workload", "poisson:1000", "--requests", 5, "--threads", 1)
+    assert table.returncode == 0 and "TPOT" in table.stdout and "RPS" in table.stdout, table
+    one_line(brigade("bench", "--serve", "-m", MODEL), 2, "--workload")
+    one_line(brigade("bench", "--serve", "-m", MODEL, "--workload", "/no/such.csv"), 1, "/no/such.csv")
+    one_line(brigade("bench", "--serve", "-m", MODEL, "--workload", "poisson:fast"), 2, "poisson:fast")
+    one_line(brigade("bench", "--serve", "-m", MODEL, "--workload", path, "--slo", "ttft=fast"), 2, "ttft=fast")
+
+
 # ---- Coming and going ----------------------------------------------------------------------------------------------
 
 
