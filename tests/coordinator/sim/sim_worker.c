@@ -1,0 +1,316 @@
+/* A worker of the simulation: the real claim, session and sequence table; loading and computing take simulated time. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "execution/micro_batch.h"
+#include "tests/coordinator/sim/sim.h"
+
+#define TEND_US 300000
+#define NEXT_DOWN_US 3000000
+
+static void say(uint32_t node, struct note note)
+{
+    if (w.node[node].control)
+        sim_travel((struct mail){.kind = MAIL_NOTE_TO_CLUSTER,
+                                 .from = node,
+                                 .to = SIM_COORDINATOR,
+                                 .note = note,
+                                 .connection = w.node[node].control},
+                   0, 0);
+}
+
+static void fail(uint32_t node, uint64_t request, uint64_t epoch, int code)
+{
+    say(node, (struct note){.kind = CONTROL_FAILURE, .request = request, .epoch = epoch, .code = code});
+}
+
+static struct link_peer peer_of(uint32_t node, uint64_t connection)
+{
+    struct link_peer p = {.size = sizeof connection};
+    memcpy(p.id, &connection, sizeof connection);
+    snprintf(p.public_key, sizeof p.public_key, "%s", node == SIM_COORDINATOR ? "coordinator" : w.node[node].key);
+    return p;
+}
+
+static void end_stage(struct sim_node *n)
+{
+    session_end(&n->session);
+    sequence_table_destroy(n->table);
+    n->table = NULL;
+}
+
+void worker_start(uint32_t node)
+{
+    struct sim_node *n = &w.node[node];
+    n->alive = true;
+    n->life++;
+    n->frozen_until = n->busy_until = 0;
+    n->control = 0;
+    memset(&n->claim, 0, sizeof n->claim);
+    memset(&n->session, 0, sizeof n->session);
+    n->claim_half_open = n->loading = false;
+    n->have = 0;
+    n->load_number++;
+    n->next = SIM_COORDINATOR;
+    if (!n->cache)
+        n->cache = mem_zalloc(SIM_PAGES, sizeof *n->cache);
+}
+
+void worker_end(uint32_t node)
+{
+    end_stage(&w.node[node]);
+    w.node[node].alive = false;
+    w.node[node].loading = false;
+}
+
+/* ---- Control ----------------------------------------------------------------------------------------------------- */
+
+static void hello(uint32_t node, const struct note *note, uint64_t connection)
+{
+    struct sim_node *n = &w.node[node];
+    struct link_peer peer = peer_of(SIM_COORDINATOR, connection);
+    struct error why = {0};
+    bool gone = n->claim.held && !n->claim_half_open && n->claim_connection != n->control;
+    if (note->claim) {
+        if (claim_ask(&n->claim, &peer, false, gone, w.now / 1000, &why)) {
+            fail(node, note->request, note->epoch, ERR_BUSY);
+            return;
+        }
+        n->claim_connection = connection;
+        n->claim_half_open = false;
+    }
+    say(node, (struct note){.kind = CONTROL_WELCOME,
+                            .request = note->request,
+                            .epoch = n->epoch_loaded,
+                            .claim = claim_is(&n->claim, &peer),
+                            .a = n->session.active});
+}
+
+static void begin_load(uint32_t node, const struct note *note)
+{
+    struct sim_node *n = &w.node[node];
+    if (n->loading)
+        fail(node, n->load.request, n->load.epoch, ERR_CANCELLED);
+    if (note->epoch <= n->session.epoch) {
+        fail(node, note->request, note->epoch, ERR_ORDER);
+        return;
+    }
+    end_stage(n);
+    n->session.epoch = note->epoch - 1; /* nothing older is taken from now on */
+    n->loading = true;
+    n->load = *note;
+    n->load_number++;
+    int64_t begin = n->busy_until > w.now ? n->busy_until : w.now;
+    sim_post((struct mail){
+        .kind = MAIL_LOADED, .to = node, .epoch = n->load_number, .at = begin + 5000 + sim_below(300000)});
+}
+
+void worker_loaded(uint32_t node, uint64_t number)
+{
+    struct sim_node *n = &w.node[node];
+    struct error err = {0};
+    if (!n->alive || !n->loading || number != n->load_number)
+        return;
+    n->loading = false;
+    uint32_t want = 0, read = 0;
+    for (uint32_t b = n->load.first; b <= n->load.last; b++)
+        want |= 1u << b;
+    if (n->disk_full_until > w.now && want & ~n->have) {
+        fail(node, n->load.request, n->load.epoch, ERR_IO);
+        return;
+    }
+    for (uint32_t b = 0; b < SIM_BLOCKS; b++)
+        read += want >> b & ~n->have >> b & 1;
+    n->have = want;
+    n->read += read;
+    struct control_message load = {.kind = CONTROL_LOAD, .epoch = n->load.epoch};
+    load.u.load.stage = n->load.stage;
+    load.u.load.stages = n->load.stages;
+    load.u.load.max_tokens = SIM_CHUNK + SIM_SEQUENCES;
+    snprintf(load.u.load.previous_key, sizeof load.u.load.previous_key, "%s",
+             n->load.previous == SIM_COORDINATOR ? "coordinator" : w.node[n->load.previous].key);
+    snprintf(load.u.load.coordinator_key, sizeof load.u.load.coordinator_key, "coordinator");
+    session_start(&n->session, &load, SIM_WIDTH);
+    memset(n->cache, 0, SIM_PAGES * sizeof *n->cache); /* a new stage begins with an empty cache */
+    if (sequence_table_create(SIM_SEQUENCES * 2, SIM_CONTEXT, SIM_PAGES, SIM_VOCABULARY, &n->table, &err))
+        sim_broken("%s", err.text);
+    n->next = n->load.next;
+    n->epoch_loaded = n->load.epoch;
+    sim_trace("%s has blocks %u-%u of epoch %llu (%u read)", n->name, n->load.first, n->load.last,
+              (unsigned long long)n->load.epoch, read);
+    say(node, (struct note){.kind = CONTROL_LOADED, .request = n->load.request, .epoch = n->load.epoch, .a = read});
+    worker_tends(node, n->session.epoch);
+}
+
+void worker_hears(uint32_t node, const struct note *note, uint64_t connection)
+{
+    struct sim_node *n = &w.node[node];
+    struct link_peer peer = peer_of(SIM_COORDINATOR, connection);
+    claim_seen(&n->claim, &peer, w.now / 1000);
+    if (note->kind == CONTROL_HELLO) {
+        hello(node, note, connection);
+        return;
+    }
+    if (note->kind == CONTROL_HEARTBEAT) {
+        say(node, (struct note){.kind = CONTROL_HEARTBEAT_REPLY,
+                                .a = note->a,
+                                .b = note->b,
+                                .code = n->loading          ? 1
+                                        : n->session.active ? 2
+                                                            : 0});
+        return;
+    }
+    if (!claim_is(&n->claim, &peer)) {
+        fail(node, note->request, note->epoch, ERR_AUTH);
+    } else if (note->kind == CONTROL_LOAD) {
+        begin_load(node, note);
+    } else if (note->kind == CONTROL_UNLOAD) {
+        if (n->loading)
+            fail(node, n->load.request, n->load.epoch, ERR_CANCELLED);
+        n->loading = false;
+        n->have = 0;
+        end_stage(n);
+    }
+}
+
+/* ---- Data -------------------------------------------------------------------------------------------------------- */
+
+void worker_tends(uint32_t node, uint64_t epoch)
+{
+    struct sim_node *n = &w.node[node];
+    if (!n->alive || !n->session.active || n->session.epoch != epoch || n->next == SIM_COORDINATOR ||
+        n->session.next_attached)
+        return;
+    sim_travel((struct mail){.kind = MAIL_ATTACH, .from = node, .to = n->next, .epoch = epoch, .role = 1}, 1, 0);
+    sim_post((struct mail){.kind = MAIL_TEND, .to = node, .epoch = epoch, .at = w.now + TEND_US});
+}
+
+static void attached(uint32_t node, uint32_t to, uint32_t role, uint64_t connection)
+{
+    sim_travel((struct mail){.kind = MAIL_ATTACHED,
+                             .from = node,
+                             .to = to,
+                             .epoch = w.node[node].session.epoch,
+                             .role = role,
+                             .connection = connection},
+               1, 0);
+}
+
+/* The cache of this stage, position by position: what it builds on must be there, what it computes is there then. */
+static void compute_span(struct sim_node *n, const struct batch_span *s)
+{
+    uint64_t hash = HASH_TOKENS_START;
+    for (uint32_t p = 0; p < s->first + s->count; p++) {
+        hash = hash_token(hash, s->tokens[p]);
+        uint64_t *slot = &n->cache[s->pages[p / KV_PAGE_TOKENS]][p % KV_PAGE_TOKENS];
+        if (p >= s->first)
+            *slot = hash;
+        else if (*slot != hash)
+            sim_broken("%s builds on position %u of page %u, which does not hold these tokens", n->name, p,
+                       s->pages[p / KV_PAGE_TOKENS]);
+    }
+}
+
+static struct sim_result *make_result(struct sim_node *n, const struct frame_work *f, const struct batch_span *spans)
+{
+    struct sim_result *r = mem_zalloc(1, sizeof *r);
+    uint32_t floats = 0;
+    r->result = (struct frame_result){.epoch = n->session.epoch,
+                                      .microbatch = f->microbatch,
+                                      .spans = r->spans,
+                                      .span_count = f->span_count,
+                                      .stage = n->session.stage};
+    for (uint32_t i = 0; i < f->span_count; i++) {
+        const struct batch_span *s = &spans[i];
+        struct frame_span_result *out = &r->spans[i];
+        uint32_t end = s->first + s->count;
+        *out = (struct frame_span_result){.sequence = f->spans[i].sequence, .position = end, .want = s->want};
+        if (s->want == WANT_TOKEN)
+            out->chosen.token = sim_next_token(s->tokens, end);
+        if (s->want != WANT_SCORES)
+            continue;
+        out->floats = &r->floats[floats];
+        out->float_count = s->count;
+        for (uint32_t p = s->first; p < end; p++)
+            r->floats[floats++] = sim_score(s->tokens, p + 1, p + 1 < end ? s->tokens[p + 1] : s->next_token);
+    }
+    return r;
+}
+
+static void compute(uint32_t node, const struct mail *mail)
+{
+    struct sim_node *n = &w.node[node];
+    struct frame_work *f = &mail->job->work;
+    struct batch_span spans[64];
+    struct error err = {0};
+    struct sim_result *result = NULL;
+    n->busy_until = (n->busy_until > w.now ? n->busy_until : w.now) + 200 + sim_below(3000);
+    int64_t after = n->busy_until - w.now;
+    int rc = micro_batch_apply(f, n->table, NULL, 0, spans, &err);
+    for (uint32_t i = 0; i < f->span_count && !rc; i++)
+        compute_span(n, &spans[i]);
+    if (rc) {
+        sim_broken("%s refuses micro-batch %llu: %s", n->name, (unsigned long long)f->microbatch, err.text);
+        return;
+    }
+    if (!session_is_last(&n->session)) {
+        struct job *onward = job_copy(f);
+        onward->work.codec = CODEC_F32;
+        onward->work.width = SIM_WIDTH;
+        sim_travel(
+            (struct mail){.kind = MAIL_WORK, .from = node, .to = n->next, .epoch = n->session.epoch, .job = onward}, 1,
+            after);
+        return;
+    }
+    result = make_result(n, f, spans);
+    uint64_t connection;
+    memcpy(&connection, n->session.receiver.id, sizeof connection);
+    if (!n->session.has_receiver)
+        connection = UINT64_MAX;
+    sim_travel((struct mail){.kind = MAIL_RESULT,
+                             .from = node,
+                             .to = SIM_COORDINATOR,
+                             .epoch = n->session.epoch,
+                             .result = result,
+                             .connection = connection},
+               1, after);
+}
+
+void worker_takes(uint32_t node, const struct mail *mail)
+{
+    struct sim_node *n = &w.node[node];
+    struct link_peer from = peer_of(mail->from, mail->connection);
+    struct data_frame f = {.epoch = mail->epoch, .role = mail->role};
+    struct error why = {0};
+    if (mail->kind == MAIL_ATTACHED) { /* over our link to the next stage */
+        f.kind = DATA_ATTACHED;
+        uint64_t feed;
+        memcpy(&feed, n->session.feed.id, sizeof feed);
+        if (session_next(&n->session, &f))
+            attached(node, n->load.previous, 1, n->load.previous == SIM_COORDINATOR ? feed : 0);
+        return;
+    }
+    f.kind = mail->kind == MAIL_WORK ? DATA_WORK : DATA_ATTACH;
+    if (mail->kind == MAIL_WORK) {
+        f.work = mail->job->work;
+        f.microbatch = f.work.microbatch;
+    }
+    switch (session_receive(&n->session, &from, &f, &why)) {
+    case SESSION_COMPUTE:
+        compute(node, mail);
+        break;
+    case SESSION_GREET:
+        attached(node, mail->from, mail->role, mail->connection);
+        break;
+    case SESSION_FAIL:
+        sim_broken("%s cannot compute micro-batch %llu: %s", n->name, (unsigned long long)f.microbatch, why.text);
+        break;
+    default: /* old, early or not for us: dropped, as the worker does */
+        if (mail->kind == MAIL_WORK)
+            sim_trace("%s drops micro-batch %llu of epoch %llu: %s", n->name, (unsigned long long)f.microbatch,
+                      (unsigned long long)mail->epoch, why.text);
+        break;
+    }
+}
