@@ -54,7 +54,7 @@ static int run(uint64_t from, uint64_t count, uint64_t step)
            (unsigned long long)from, (unsigned long long)recoveries, (unsigned long long)results,
            (unsigned long long)failed);
     release();
-    return count > 1000 && (!recoveries || !failed); /* a simulation in which nothing happens proves nothing */
+    return count > 1000 && !recoveries; /* a simulation in which nothing happens proves nothing */
 }
 
 static int run_jobs(uint64_t from, uint64_t count, uint64_t jobs)
