@@ -77,6 +77,43 @@ static double around(const struct plan_problem *p, const struct plan *plan, int 
     return sum + cost_token_hop(p, plan->stage[plan->stages - 1].device, p->devices);
 }
 
+static double stage_weights(const struct plan_problem *p, const struct plan_stage *g)
+{
+    double bytes = g->last_block == p->model.blocks - 1 ? p->model.head_weight_bytes : 0;
+    for (int b = g->first_block; b <= g->last_block; b++)
+        bytes += p->model.block[b].weight_bytes;
+    return bytes;
+}
+
+/* How long the cores, or the memory, of the busiest host are busy with one micro-batch through all of its stages. */
+static double shared_host(const struct plan_problem *p, const struct plan *plan, int batch)
+{
+    double most = 0;
+    for (int s = 0; s < plan->stages; s++) {
+        const struct plan_device *d = &p->device[plan->stage[s].device];
+        double computing = 0, bytes = 0;
+        for (int o = 0; d->host && o < plan->stages; o++) {
+            const struct plan_stage *g = &plan->stage[o];
+            if (p->device[g->device].host != d->host)
+                continue;
+            computing += cost_stage_decode(p, g->device, g->first_block, g->last_block, batch) *
+                         p->device[g->device].threads;
+            bytes += stage_weights(p, g);
+        }
+        most = fmax(most, d->host_cores > 0 ? computing / d->host_cores : 0);
+        most = fmax(most, d->host_read > 0 ? bytes / d->host_read : 0);
+    }
+    return most;
+}
+
+double plan_cycle(const struct plan_problem *p, const struct plan *plan, int microbatches)
+{
+    double slowest;
+    int batch = (p->workload.concurrency + microbatches - 1) / microbatches;
+    double sum = around(p, plan, batch, &slowest);
+    return fmax(microbatches * fmax(slowest, shared_host(p, plan, batch)), sum);
+}
+
 static void predict_cycle(const struct plan_problem *p, struct plan *plan)
 {
     int k = p->workload.concurrency;
@@ -85,7 +122,7 @@ static void predict_cycle(const struct plan_problem *p, struct plan *plan)
         int batch = (k + m - 1) / m;
         if (m > 1 && batch == (k + m - 2) / (m - 1))
             continue; /* the same micro-batches, but more of them */
-        double slowest, sum = around(p, plan, batch, &slowest), cycle = fmax(m * slowest, sum);
+        double cycle = plan_cycle(p, plan, m);
         if (cycle < plan->cycle_s * (1 - 1e-12)) {
             plan->cycle_s = cycle;
             plan->microbatches = m;

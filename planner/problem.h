@@ -62,6 +62,10 @@ struct plan_device {
     double read;        /* bytes/s; unused with a profile */
     double compute;     /* FLOP/s; unused with a profile */
     double overhead_s;  /* for each micro-batch or chunk of a stage */
+    int host;           /* devices of one host (not 0) share its host_cores, each computing with `threads` of them, and
+                           the bandwidth of its memory; the prediction counts it, the search does not. 0: alone */
+    double host_cores, threads;
+    double host_read;   /* bytes/s that all of them together can read; 0: unknown */
     struct plan_profile *profile; /* owned; NULL: the linear formulas */
 };
 

@@ -227,12 +227,14 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.probe_link.public_key = (char *)m->u.probe_link.peer.public_key;
         b.probe_link.bytes = m->u.probe_link.bytes;
         b.probe_link.rounds = m->u.probe_link.rounds;
+        b.probe_link.token_bytes = m->u.probe_link.token_bytes;
         break;
     case CONTROL_LINK_MEASURED:
         brigade__link_measured__init(&b.link_measured);
         b.link_measured.peer = (char *)m->u.link_measured.peer;
         b.link_measured.rtt_seconds = m->u.link_measured.rtt_seconds;
         b.link_measured.bytes_per_s = m->u.link_measured.bytes_per_s;
+        b.link_measured.back_bytes_per_s = m->u.link_measured.back_bytes_per_s;
         break;
     case CONTROL_ALLOW:
         rc = encode_allow(&a, m, &b.allow, err);

@@ -198,6 +198,9 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->kind = CONTROL_PROBE_LINK;
         m->u.probe_link.bytes = c->probe_link->bytes;
         m->u.probe_link.rounds = c->probe_link->rounds;
+        m->u.probe_link.token_bytes = c->probe_link->token_bytes;
+        if (m->u.probe_link.token_bytes > FRAME_PAYLOAD_BYTES_MAX)
+            m->u.probe_link.bytes = m->u.probe_link.token_bytes; /* refused in the same words */
         if (m->u.probe_link.bytes > FRAME_PAYLOAD_BYTES_MAX)
             return error_set(err, ERR_BOUND, "probe link: %llu bytes; the limit is %u",
                              (unsigned long long)m->u.probe_link.bytes, FRAME_PAYLOAD_BYTES_MAX);
@@ -207,7 +210,9 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->kind = CONTROL_LINK_MEASURED;
         m->u.link_measured.rtt_seconds = c->link_measured->rtt_seconds;
         m->u.link_measured.bytes_per_s = c->link_measured->bytes_per_s;
-        if (!amount_valid(m->u.link_measured.rtt_seconds) || !amount_valid(m->u.link_measured.bytes_per_s))
+        m->u.link_measured.back_bytes_per_s = c->link_measured->back_bytes_per_s;
+        if (!amount_valid(m->u.link_measured.rtt_seconds) || !amount_valid(m->u.link_measured.bytes_per_s) ||
+            !amount_valid(m->u.link_measured.back_bytes_per_s))
             return error_set(err, ERR_FORMAT, "link measured: a measure is negative or no number");
         return TEXT(m->u.link_measured.peer, c->link_measured->peer, "link measured: peer", err);
     case BRIGADE__CONTROL__BODY_ALLOW:

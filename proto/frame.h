@@ -162,6 +162,8 @@ struct control_neighbour {
     char name[128], endpoint[256], public_key[FRAME_KEY_TEXT];
 };
 
+#define FRAME_KIND_HEAD UINT32_MAX /* a cell's kind: final norm, head and sampler */
+
 struct control_cell {
     uint32_t kind, sequences, tokens, past;
     double seconds;
@@ -196,12 +198,12 @@ struct control_message {
         } profile;
         struct {
             struct control_neighbour peer;
-            uint64_t bytes;
+            uint64_t bytes, token_bytes; /* of activations: a chunk's and one token's */
             uint32_t rounds;
         } probe_link;
         struct {
             char peer[128];
-            double rtt_seconds, bytes_per_s;
+            double rtt_seconds, bytes_per_s, back_bytes_per_s; /* back 0: as there */
         } link_measured;
         struct {
             uint32_t count;

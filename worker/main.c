@@ -13,6 +13,7 @@
 #include "base/notify.h"
 #include "base/units.h"
 #include "engine/kernels/ops.h"
+#include "execution/throttle.h"
 #include "worker/join.h"
 #include "worker/worker.h"
 
@@ -91,12 +92,13 @@ static int admit_memory(struct worker *w, struct error *err)
 static void read_slowdown(struct worker *w)
 {
     const char *text = getenv("BRIGADE_TEST_SLOWDOWN");
-    w->slowdown = 1;
-    if (!text)
-        return;
-    if (units_parse_double(text, &w->slowdown) || w->slowdown < 1 || w->slowdown > 1000)
+    w->slowdown = w->options->throttle > 0 ? w->options->throttle : 1;
+    if (w->options->throttle <= 0 && text &&
+        (units_parse_double(text, &w->slowdown) || !(w->slowdown >= 1 && w->slowdown <= THROTTLE_MAX)))
         w->slowdown = 1;
-    log_warn("BRIGADE_TEST_SLOWDOWN: every micro-batch is made to take %.2f times as long", w->slowdown);
+    if (w->slowdown > 1)
+        log_warn("%s: every micro-batch is made to take %.2f times as long",
+                 w->options->throttle > 0 ? "--throttle" : "BRIGADE_TEST_SLOWDOWN", w->slowdown);
 }
 
 static int open_sockets(struct worker *w, struct error *err)

@@ -5,18 +5,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "execution/micro_batch.h"
+#include "execution/throttle.h"
 #include "proto/activation.h"
 #include "worker/compute.h"
-
-/* For planner experiments: a board that is slower by a factor, truly burning the time. */
-static void burn(double slowdown, int64_t started_ns)
-{
-    if (slowdown <= 1)
-        return;
-    int64_t now = clock_ns(), end = now + (int64_t)((double)(now - started_ns) * (slowdown - 1));
-    while (clock_ns() < end)
-        ;
-}
 
 static int encode_result(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
 {
@@ -88,7 +79,7 @@ static int run(struct compute *c, const struct frame_work *w, const struct link_
         activation_decode(w->codec, m->parts[2].data, w->tokens, w->width, h->in);
     if (w->tokens && (rc = stage_forward(h->stage, c->spans, w->span_count, in, last ? NULL : h->out, c->results, err)))
         return rc;
-    burn(c->w->slowdown, started_ns);
+    throttle_wait(c->w->slowdown, started_ns);
 
     uint32_t traces = 0;
     int64_t finished_us = clock_us();

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/units.h"
 #include "base/yaml.h"
+#include "execution/throttle.h"
 #include "worker/join.h"
 
 static const char help[] =
@@ -31,6 +32,7 @@ static const char help[] =
     "  --memory SIZE       most that a stage may take, e.g. 3G (default: what is free, less a margin)\n"
     "  --threads N|auto    compute threads (default: auto, one a core)\n"
     "  --data-port PORT    port of the data plane (default: the one after --listen's; any free one after ':*')\n"
+    "  --throttle FACTOR   for testing: every micro-batch takes FACTOR times as long (1 to 1000)\n"
     "  --config FILE       the same settings from a YAML file; flags win\n"
     "  --keygen            make --key's file if it is missing, print its public key, and exit\n"
     "  --memory-limit      print the limit in bytes under which the admitted memory can be had, and exit\n"
@@ -112,6 +114,13 @@ static int set_threads(int *out, const char *value, struct error *err)
     return 0;
 }
 
+static int set_throttle(double *out, const char *value, struct error *err)
+{
+    if (units_parse_double(value, out) || !(*out >= 1 && *out <= THROTTLE_MAX))
+        return error_set(err, ERR_USAGE, "throttle: \"%.40s\" is no factor from 1 to %g", value, THROTTLE_MAX);
+    return 0;
+}
+
 /* Takes the token over: what stood on the command line is wiped, where everyone could read it. */
 static int set_join(struct worker_options *o, char *value, struct error *err)
 {
@@ -148,6 +157,8 @@ static int set_option(struct worker_options *o, const char *name, const char *va
         return set_threads(&o->threads, value, err);
     if (!strcmp(name, "data-port"))
         return set_number(&o->data_port, value, 1, 65535, "data port", err);
+    if (!strcmp(name, "throttle"))
+        return set_throttle(&o->throttle, value, err);
     if (!strcmp(name, "allow"))
         return add_allow(o, value, err);
     return add_models(o, value, err);
@@ -192,7 +203,7 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
         {"listen", "listen", false, false}, {"key", "key", false, true},         {"allow", "allow", true, false},
         {"name", "name", false, false},     {"models", "models", true, true},    {"cache", "cache", false, true},
         {"memory", "memory", false, false}, {"threads", "threads", false, false},
-        {"data_port", "data-port", false, false},
+        {"data_port", "data-port", false, false}, {"throttle", "throttle", false, false},
     };
     enum { ROWS = sizeof rows / sizeof *rows };
     const char *known[ROWS + 2] = {"version"};
@@ -255,7 +266,7 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
 enum worker_options_outcome worker_options_read(int argc, char **argv, struct worker_options *out, struct error *err)
 {
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
-                                        "cache",  "memory",  "threads",   "data-port", "config", "join"};
+                                        "cache",  "memory",  "threads",   "data-port", "throttle", "config", "join"};
     int rc;
     *out = (struct worker_options){.threads = -1, .data_port = -1};
     for (int i = 1; i < argc; i++) {

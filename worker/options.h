@@ -28,6 +28,7 @@ struct worker_options {
     char *join;                           /* a token, in locked memory; NULL: none */
     char *config_path;                    /* NULL: none */
     bool join_only;                       /* join, then end */
+    double throttle;                      /* for testing: how many times as long micro-batches take; 0: not said */
     int data_port;                        /* 0: any free one, -1: the listening port's neighbour */
 };
 

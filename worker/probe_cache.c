@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -14,15 +15,19 @@
 #include "worker/compute.h"
 
 #define CACHE_FILE_MAX (1u << 20)
-#define HEAD_BYTES 26u /* "brigade profile 1 01234567\n" is 26 characters and a line break */
+#define HEAD_BYTES 26u /* "brigade profile 2 01234567\n" is 26 characters and a line break */
 
-/* Models may share a fingerprint's file; the CPU is in the name because a cache folder may move to another board. */
+/* Models may share a fingerprint's file; CPU and kernel are in the name because a cache folder may move to another board,
+ * and because a new kernel schedules and clocks otherwise. */
 static char *cache_path(const struct compute *c, const struct control_message *probe)
 {
     const struct worker *w = c->w;
+    struct utsname system = {0};
+    uname(&system);
+    uint32_t machine = hash_crc32(0, w->cpu.model, strlen(w->cpu.model));
     return mem_printf("%s/profile-%016llx-%s-%08x-t%d-v%u-k%u-c%u-n%u-s%u", w->options->cache_path,
                       (unsigned long long)probe->u.probe.fingerprint, kernels_isa(),
-                      hash_crc32(0, w->cpu.model, strlen(w->cpu.model)), pool_threads(c->pool), kernels_version(),
+                      hash_crc32(machine, system.release, strlen(system.release)), pool_threads(c->pool), kernels_version(),
                       probe->u.probe.kv_type, probe->u.probe.context, probe->u.probe.chunk,
                       (unsigned)(w->slowdown * 1000 + 0.5));
 }
@@ -60,7 +65,7 @@ int profile_cache_read(const struct compute *c, const struct control_message *pr
         goto done;
     const char *body = b.data + HEAD_BYTES + 1;
     size_t body_bytes = b.size - HEAD_BYTES - 1;
-    if (sscanf(b.data, "brigade profile 1 %8x\n", &crc) != 1 || crc != hash_crc32(0, body, body_bytes) ||
+    if (sscanf(b.data, "brigade profile 2 %8x\n", &crc) != 1 || crc != hash_crc32(0, body, body_bytes) ||
         control_decode(body, body_bytes, &m, err))
         goto damaged;
     if (m.kind != CONTROL_PROFILE || !m.u.profile.cell_count) {
@@ -112,7 +117,7 @@ void profile_cache_write(const struct compute *c, const struct control_message *
         return;
     char *path = cache_path(c, probe);
     if (path && !control_encode(profile, &body, NULL) &&
-        !buffer_printf(&file, "brigade profile 1 %08x\n", hash_crc32(0, body.data, body.size)) &&
+        !buffer_printf(&file, "brigade profile 2 %08x\n", hash_crc32(0, body.data, body.size)) &&
         !buffer_append(&file, body.data, body.size)) {
         if (mkdir(c->w->options->cache_path, 0700) && errno != EEXIST)
             log_warn("%s: cannot make the cache folder: %s", c->w->options->cache_path, strerror(errno));

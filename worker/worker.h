@@ -40,7 +40,7 @@ struct worker {
     struct cpu_info cpu;
     uint64_t admitted_bytes;       /* for a stage */
     _Atomic int threads;           /* of the pool, once it runs */
-    double slowdown;               /* BRIGADE_TEST_SLOWDOWN, else 1 */
+    double slowdown;               /* --throttle, BRIGADE_TEST_SLOWDOWN, else 1 */
 };
 
 /* The control thread's loop: returns when the worker has drained after a signal (or the compute thread gave up). */

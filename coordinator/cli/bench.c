@@ -25,6 +25,7 @@ struct row {
     bool prefill;
     uint32_t tokens, batch, context;
     double tokens_per_s, ms, best;  /* best: tokens a second of the fastest run (pp), of the fastest quarter of steps (tg) */
+    double predicted;               /* tokens a second; 0 where nothing was measured */
     double share, best_share;       /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
 };
 
@@ -132,6 +133,10 @@ static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt
         double tokens = row->prefill ? (double)row->tokens * row->batch : lap.tokens_after;
         rates[i] = seconds > 0 ? tokens / seconds : 0;
     }
+    struct prediction p;
+    double context = row->context + row->tokens / 2.0;
+    if (!rc && prediction_for(r, row->prefill ? row->tokens : row->context, context, row->batch, &p))
+        row->predicted = row->prefill ? row->tokens / p.ttft_s : p.tokens_per_s;
     if (!rc) {
         qsort(rates, (size_t)repeat, sizeof *rates, by_value);
         row->tokens_per_s = rates[repeat / 2];
@@ -160,10 +165,11 @@ static json_t *rows_json(const struct row *rows, size_t count, uint32_t stages, 
 {
     json_t *list = json_array();
     for (size_t i = 0; list && i < count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
                                               "tokens", (int)rows[i].tokens, "batch", (int)rows[i].batch, "context",
                                               (int)rows[i].context, "threads", threads, "tokens_per_s", rows[i].tokens_per_s,
-                                              "of_limit", rows[i].share, "best_tokens_per_s", rows[i].best,
+                                              "predicted_tokens_per_s", rows[i].predicted, "of_limit", rows[i].share,
+                                              "best_tokens_per_s", rows[i].best,
                                               "best_of_limit", rows[i].best_share, "stages", (int)stages));
     return list;
 }
@@ -264,9 +270,10 @@ static int bench(struct bench_options *o, struct error *err)
         if (output_json(document))
             rc = error_set(err, ERR_IO, "cannot write the result");
     } else {
-        struct table *t = table_create(9);
-        const char *heads[] = {"what", "tokens", "batch", "context", "tokens/s", "ms/step", "of limit", "best", "of limit"};
-        for (size_t i = 0; i < 9; i++)
+        struct table *t = table_create(11);
+        const char *heads[] = {"what",    "tokens",  "batch",    "context", "tokens/s", "predicted",
+                               "off by", "ms/step", "of limit", "best",    "of limit"};
+        for (size_t i = 0; i < 11; i++)
             table_cell(t, "%s", heads[i]);
         for (size_t i = 0; i < count; i++) {
             table_cell(t, "%s", rows[i].prefill ? "prefill" : "decode");
@@ -274,6 +281,8 @@ static int bench(struct bench_options *o, struct error *err)
             table_cell(t, "%u", rows[i].batch);
             table_cell(t, "%u", rows[i].context);
             table_cell(t, "%.1f", rows[i].tokens_per_s);
+            table_cell(t, rows[i].predicted > 0 ? "%.1f" : "-", rows[i].predicted);
+            table_cell(t, rows[i].predicted > 0 ? "%+.0f %%" : "-", 100 * (rows[i].predicted / rows[i].tokens_per_s - 1));
             table_cell(t, "%.3f", rows[i].prefill ? 1e3 * rows[i].tokens / rows[i].tokens_per_s : rows[i].ms);
             table_cell(t, rows[i].share > 0 ? "%.0f %%" : "-", rows[i].share * 100);
             table_cell(t, "%.1f", rows[i].best);

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "coordinator/cli/compute.h"
 #include "coordinator/cli/output.h"
+#include "coordinator/core/schedule.h"
 #include "planner/plan.h"
 
 json_t *compute_stages_json(const struct runner *r)
@@ -41,25 +42,36 @@ void prediction_plan_table(const struct runner *r)
     table_destroy(t);
 }
 
-/* The plan's TTFT for another prompt length than the one it was made for. */
-static double predicted_ttft(const struct runner *r, uint32_t prompt_tokens)
+bool prediction_for(const struct runner *r, uint32_t prompt_tokens, double context, uint32_t sequences,
+                    struct prediction *out)
 {
     const struct plan *plan = runner_plan(r);
-    struct plan_problem *problem = plan_problem_copy(runner_problem(r));
+    struct plan_problem *problem = plan && plan->tpot_s > 0 ? plan_problem_copy(runner_problem(r)) : NULL;
     struct plan again;
     int order[PLAN_MAX_DEVICES], counts[PLAN_MAX_DEVICES];
-    double ttft = plan->ttft_s;
     if (!problem)
-        return ttft;
-    problem->workload.prompt_tokens = (int)prompt_tokens;
+        return false;
+    if (prompt_tokens)
+        problem->workload.prompt_tokens = (int)prompt_tokens;
+    problem->workload.context = context > 1 ? context : 1;
+    problem->workload.concurrency = (int)sequences;
+    /* The chunks that the scheduler cuts such a prompt into. */
+    problem->workload.chunk = (int)scheduler_chunk((uint64_t)problem->workload.prompt_tokens, runner_microbatches(r),
+                                                   runner_chunk(r));
     for (int i = 0; i < plan->stages; i++) {
         order[i] = plan->stage[i].device;
         counts[i] = plan->stage[i].last_block - plan->stage[i].first_block + 1;
     }
-    if (prompt_tokens && !plan_evaluate(problem, order, counts, plan->stages, &again, NULL))
-        ttft = again.ttft_s;
+    int rc = plan_evaluate(problem, order, counts, plan->stages, &again, NULL);
+    if (!rc) {
+        int groups = (int)runner_microbatches(r);
+        groups = groups < 1 ? 1 : groups > (int)sequences ? (int)sequences : groups;
+        out->tpot_s = sequences == 1 ? again.tpot_s : plan_cycle(problem, &again, groups);
+        out->tokens_per_s = sequences / out->tpot_s;
+        out->ttft_s = again.ttft_s;
+    }
     plan_problem_free(problem);
-    return ttft;
+    return !rc;
 }
 
 static void print_pair(const char *what, double measured, double predicted, const char *unit)
@@ -73,13 +85,14 @@ static void print_pair(const char *what, double measured, double predicted, cons
 void prediction_print(const struct runner *r, uint32_t prompt_tokens, uint32_t tokens, double ttft_ms, double tpot_ms)
 {
     const struct plan *plan = runner_plan(r);
-    double tpot = plan ? plan->tpot_s * 1e3 : 0, ttft = plan && plan->ttft_s > 0 ? predicted_ttft(r, prompt_tokens) * 1e3 : 0;
+    struct prediction p = {0};
+    prediction_for(r, prompt_tokens, prompt_tokens + tokens / 2.0, 1, &p);
     fprintf(stderr, "\n%u prompt tokens, %u generated, %d stage%s\n", prompt_tokens, tokens, plan ? plan->stages : 1,
             plan && plan->stages == 1 ? "" : "s");
-    print_pair("TTFT", ttft_ms, ttft, "ms");
+    print_pair("TTFT", ttft_ms, p.ttft_s * 1e3, "ms");
     if (tokens > 1) {
-        print_pair("TPOT", tpot_ms, tpot, "ms");
-        print_pair("tokens/s", tpot_ms > 0 ? 1e3 / tpot_ms : 0, tpot > 0 ? 1e3 / tpot : 0, "  ");
+        print_pair("TPOT", tpot_ms, p.tpot_s * 1e3, "ms");
+        print_pair("tokens/s", tpot_ms > 0 ? 1e3 / tpot_ms : 0, p.tpot_s > 0 ? 1 / p.tpot_s : 0, "  ");
     }
 }
 

@@ -8,6 +8,9 @@
 #include "base/memory.h"
 #include "coordinator/core/pipeline_local.h"
 #include "coordinator/core/runner_state.h"
+#include "coordinator/core/token_links.h"
+
+#define LARGE_BYTES ((uint64_t)256 << 20)
 
 static struct planning_input planning_of(const struct runner *r)
 {
@@ -108,6 +111,20 @@ int bring_up_here(struct runner *r, struct error *err)
     return rc;
 }
 
+/* Loopback workers share this machine's memory: how fast can all of its cores read? Asked once, and only of models that
+ * do not live in caches. */
+static double own_read_bandwidth(struct runner *r)
+{
+    struct pool *pool = NULL;
+    if (r->own_read_bytes_per_s > 0 || !r->spawn || r->o.stages < 2 ||
+        model_info(r->model)->weight_bytes < LARGE_BYTES)
+        return r->own_read_bytes_per_s;
+    if (!kernels_init(NULL) && !pool_create(&(struct pool_options){0}, &pool, NULL))
+        r->own_read_bytes_per_s = probe_read_bandwidth(pool, 60);
+    pool_destroy(pool);
+    return r->own_read_bytes_per_s;
+}
+
 /* ---- On a cluster ------------------------------------------------------------------------------------------------ */
 
 /* As asked; after a loss, as well as it goes with fewer nodes. */
@@ -135,13 +152,22 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     struct planning_node *nodes = mem_zalloc(n, sizeof *nodes);
     struct planning_link *links = mem_zalloc((size_t)n * n, sizeof *links);
     struct plan_problem *problem = NULL;
-    int rc = nodes && links ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
+    if (!r->token_rtt_seconds)
+        r->token_rtt_seconds = mem_zalloc(all, sizeof *r->token_rtt_seconds);
+    int rc = nodes && links && r->token_rtt_seconds ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
+    if (!rc)
+        token_links_measure(r->hub, r->cluster, r->token_rtt_seconds);
     for (uint32_t a = 0; a < n && !rc; a++) {
         const struct cluster_node *node = cluster_node_at(r->cluster, which[a]);
         nodes[a] = (struct planning_node){
             .name = node->name,
             .memory_bytes = node->memory_bytes,
-            .rtt_seconds = node->rtt_seconds,
+            .rtt_seconds =
+                r->token_rtt_seconds[which[a]] > 0 ? r->token_rtt_seconds[which[a]] : node->rtt_seconds,
+            .host = cluster_node_host(r->cluster, which[a]) + 1,
+            .cores = node->cores,
+            .threads = node->threads,
+            .host_read_bytes_per_s = own_read_bandwidth(r),
             .profile = node->profiled ? &cluster_node_at(r->cluster, node->profile_of)->profile : NULL};
         for (uint32_t b = 0; b < n; b++) {
             struct planning_link *l = &links[a * n + b];
@@ -255,6 +281,7 @@ static int create_cluster(struct runner *r, const struct cluster_node_options *n
         .kv_type = r->kv,
         .context = r->o.max_context,
         .chunk = r->o.chunk_tokens,
+        .token_bytes = r->model ? 4 * (uint64_t)model_info(r->model)->width : 0,
         .profile = true,
         .alike = r->spawn != NULL,
         .heartbeat_us = r->config ? r->config->heartbeat_us : CONFIG_HEARTBEAT_US,

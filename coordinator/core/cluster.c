@@ -72,6 +72,7 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
     c->kv_type = o->kv_type;
     c->context = o->context;
     c->chunk = o->chunk;
+    c->token_bytes = o->token_bytes;
     c->heartbeat_us = o->heartbeat_us > 0 ? o->heartbeat_us : 200000;
     c->lost_us = o->lost_us > 0 ? o->lost_us : 1000000;
     c->connect_us = o->connect_us > 0 ? o->connect_us : 4000000;
@@ -107,8 +108,11 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
         struct pair *p = cluster_pair(c, o->links[i].from, o->links[i].to);
         if (!p)
             continue;
-        if (!p->known || o->links[i].bytes_per_s < p->bytes_per_s)
-            p->bytes_per_s = o->links[i].bytes_per_s; /* of two directions, the slower one */
+        bool back = o->links[i].from > o->links[i].to; /* said for one direction, it holds for both */
+        if (!p->known || !back)
+            p->bytes_per_s = o->links[i].bytes_per_s;
+        if (!p->known || back)
+            p->back_bytes_per_s = o->links[i].bytes_per_s;
         if (!p->known || o->links[i].rtt_seconds > p->rtt_seconds)
             p->rtt_seconds = o->links[i].rtt_seconds;
         p->known = true;
@@ -250,6 +254,7 @@ static void on_measured(struct cluster *c, struct member *m, const struct contro
     p->under_way = false;
     p->known = p->measured = true;
     p->bytes_per_s = reply->u.link_measured.bytes_per_s;
+    p->back_bytes_per_s = reply->u.link_measured.back_bytes_per_s;
     p->rtt_seconds = reply->u.link_measured.rtt_seconds;
     struct member *other = &c->members[p->a == (uint32_t)(m - c->members) ? p->b : p->a];
     m->node.state = NODE_IDLE;
@@ -569,13 +574,20 @@ void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, s
     snprintf(text, size, "%.*s:%u", (int)host_length(n->endpoint), n->endpoint, n->data_port);
 }
 
+uint32_t cluster_node_host(const struct cluster *c, uint32_t node)
+{
+    return c->members[node].host;
+}
+
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s, double *rtt_seconds,
                           bool *measured)
 {
     const struct pair *p = cluster_pair(c, from, to);
     if (!p || !p->known)
         return false;
-    *bytes_per_s = p->broken_until ? BROKEN_BYTES_PER_S : p->bytes_per_s;
+    *bytes_per_s = p->broken_until                        ? BROKEN_BYTES_PER_S
+                   : from > to && p->back_bytes_per_s > 0 ? p->back_bytes_per_s
+                                                          : p->bytes_per_s;
     *rtt_seconds = p->broken_until ? BROKEN_RTT_S : p->rtt_seconds;
     if (measured)
         *measured = p->measured;

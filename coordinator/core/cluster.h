@@ -77,6 +77,7 @@ struct cluster_options {
     const char *model;            /* file name, as workers find it */
     uint64_t fingerprint;
     uint32_t kv_type, context, chunk; /* for the device profile */
+    uint64_t token_bytes;         /* of one token's activations, for measuring links; 0: unknown */
     bool profile;                 /* measure devices and links; else straight to planning */
     bool alike;                   /* the nodes are equal shares of one machine: measuring one device serves for all */
     int64_t heartbeat_us, lost_us;
@@ -204,9 +205,11 @@ enum cluster_phase cluster_phase_of(const struct cluster *c);
 uint64_t cluster_epoch(const struct cluster *c);
 uint32_t cluster_node_count(const struct cluster *c);
 const struct cluster_node *cluster_node_at(const struct cluster *c, uint32_t node);
+/* Nodes whose endpoints name the same host have the same number. */
+uint32_t cluster_node_host(const struct cluster *c, uint32_t node);
 /* "tcp://host:port" of a node's data plane; needs its Welcome. */
 void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
-/* Rate and round trip between two nodes (either direction measured serves both); false when unknown. */
+/* Rate from one to the other, and round trip; false when unknown. */
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
                           double *rtt_seconds, bool *measured);
 /* The node of a stage of the present epoch; CLUSTER_NODES_MAX when there is none. */

@@ -152,7 +152,10 @@ static bool measure_links(struct cluster *c, int64_t now_us)
         snprintf(peer->name, sizeof peer->name, "%s", b->node.name);
         cluster_data_endpoint(c, p->b, peer->endpoint, sizeof peer->endpoint);
         snprintf(peer->public_key, sizeof peer->public_key, "%s", b->node.public_key);
-        probe->u.probe_link.bytes = LINK_PROBE_BYTES;
+        probe->u.probe_link.token_bytes = c->token_bytes;
+        probe->u.probe_link.bytes = c->token_bytes && c->chunk ? c->token_bytes * c->chunk : LINK_PROBE_BYTES;
+        if (probe->u.probe_link.bytes > LINK_PROBE_BYTES)
+            probe->u.probe_link.bytes = LINK_PROBE_BYTES;
         probe->u.probe_link.rounds = LINK_PROBE_ROUNDS;
         a->pair = k;
         p->under_way = true;

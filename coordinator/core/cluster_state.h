@@ -27,7 +27,8 @@ struct member {
 struct pair {
     uint32_t a, b;
     bool under_way, known, measured;
-    double bytes_per_s, rtt_seconds;
+    double bytes_per_s, rtt_seconds; /* a to b */
+    double back_bytes_per_s;         /* b to a; 0: the same */
     int64_t broken_until;     /* the two cannot reach each other, as it seems; 0: no such news */
 };
 
@@ -38,6 +39,7 @@ struct cluster {
     char model[FRAME_TEXT_MAX], coordinator_key[KEY_TEXT];
     uint64_t fingerprint;
     uint32_t kv_type, context, chunk;
+    uint64_t token_bytes;
     int64_t heartbeat_us, lost_us, connect_us, quiet_us;
     int64_t last_tick, attach_deadline;
     uint64_t epoch, next_request;

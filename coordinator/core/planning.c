@@ -43,6 +43,8 @@ static double distance(double a, double b)
     return fabs(log2(a + 1) - log2(b + 1));
 }
 
+#define KIND_HEAD (-1)
+
 /* The time of the cell nearest to what is asked, scaled by the work where the nearest is another size or kind. A whole
  * grid is measured as a rule; this fills the holes of one that was not. */
 static double cell_time(const struct control_message *profile, const struct plan_model *model, int kind,
@@ -52,9 +54,9 @@ static double cell_time(const struct control_message *profile, const struct plan
     double least = 0;
     for (uint32_t i = 0; i < profile->u.profile.cell_count; i++) {
         const struct control_cell *c = &profile->u.profile.cells[i];
-        if ((c->tokens > 1) != (tokens > 1))
+        if ((c->tokens > 1) != (tokens > 1) || (c->kind == FRAME_KIND_HEAD) != (kind < 0))
             continue;
-        double d = (c->kind == (uint32_t)kind ? 0 : 100) + 2 * distance(c->sequences, sequences) +
+        double d = (kind < 0 || c->kind == (uint32_t)kind ? 0 : 100) + 2 * distance(c->sequences, sequences) +
                    2 * distance(c->tokens, tokens) + distance(c->past, past);
         if (!best || d < least) {
             best = c;
@@ -64,7 +66,7 @@ static double cell_time(const struct control_message *profile, const struct plan
     if (!best)
         return 0;
     double seconds = best->seconds * (tokens / best->tokens);
-    if (best->kind != (uint32_t)kind) {
+    if (kind >= 0 && best->kind != (uint32_t)kind) {
         double mine = 0, theirs = 0;
         for (int b = 0; b < model->blocks; b++) {
             if (model->block[b].measured_class == kind)
@@ -109,6 +111,8 @@ static int fill_profile(const struct control_message *m, const struct plan_model
         if (!(c->seconds > 0) || !c->sequences || !c->tokens)
             return error_set(err, ERR_FORMAT, "worker \"%s\" measured a block in %g s, which cannot be", device->name,
                              c->seconds);
+        if (c->kind == FRAME_KIND_HEAD)
+            continue;
         grid_add(c->tokens > 1 ? &chunk : &batch, c->tokens > 1 ? c->tokens : c->sequences);
         grid_add(c->tokens > 1 ? &past : &context, c->past);
     }
@@ -142,9 +146,13 @@ static int fill_profile(const struct control_message *m, const struct plan_model
         for (int c = 0; c < past.count; c++)
             smooth(&p->prefill[kind * chunk.count * past.count + c], (size_t)past.count, chunk.at, chunk.count);
     }
-    /* The head is measured for one token; with more it grows as a block does. */
-    for (int b = 0; b < batch.count; b++)
-        p->head[b] = m->u.profile.head_seconds * p->decode[b * context.count] / p->decode[0];
+    /* A head that was measured for one token only grows as a block does. */
+    for (int b = 0; b < batch.count; b++) {
+        p->head[b] = cell_time(m, model, KIND_HEAD, batch.at[b], 1, 0);
+        if (!(p->head[b] > 0))
+            p->head[b] = m->u.profile.head_seconds * p->decode[b * context.count] / p->decode[0];
+    }
+    smooth(p->head, 1, batch.at, batch.count);
     p->embedding_per_token = m->u.profile.embedding_seconds;
     device->profile = p;
     return 0;
@@ -214,6 +222,10 @@ static int fill_device(const struct planning_input *in, uint32_t i, int classes,
         return error_set(err, ERR_NOMEM, "out of memory for the plan");
     d->memory = (double)node->memory_bytes;
     d->buffers = buffer_bytes(in);
+    d->host = (int)node->host;
+    d->host_cores = node->cores;
+    d->threads = node->threads;
+    d->host_read = node->host_read_bytes_per_s;
     d->read = d->compute = 1e9; /* unused with a profile; without one nothing is predicted */
     if (!node->profile)
         return 0;

@@ -14,6 +14,8 @@ struct planning_node {
     const char *name;
     uint64_t memory_bytes;                 /* admissible for a stage */
     double rtt_seconds;                    /* between coordinator and node */
+    uint32_t host, cores, threads;         /* nodes of one host (not 0) share its cores */
+    double host_read_bytes_per_s;          /* and what its memory can be read at; 0: unknown */
     const struct control_message *profile; /* a Profile, or NULL: nothing measured, nothing predicted */
 };
 

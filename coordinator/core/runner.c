@@ -53,7 +53,9 @@ static int settle_cache(struct runner *r, struct error *err)
             o->max_context = o->kv_tokens;
     }
     if (!o->kv_tokens) {
-        uint64_t all = (uint64_t)o->sequences * o->max_context,
+        /* A sequence takes whole pages. */
+        uint64_t pages = (o->max_context + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+                 all = o->sequences * pages * KV_PAGE_TOKENS,
                  enough = o->max_context > 16384 ? o->max_context : 16384;
         o->kv_tokens = (uint32_t)(all < enough ? all : enough);
     }
@@ -123,6 +125,7 @@ int runner_prepare(struct runner *r, uint32_t stages, struct error *err)
     o.in_flight = !r->remote ? 1 : o.groups > 2 * stages ? o.groups : 2 * stages;
     if (r->o.microbatches)
         o.groups = o.in_flight = r->o.microbatches;
+    r->groups = o.groups;
     r->next_deadline = INT64_MAX;
     int rc = r->scheduler ? scheduler_regroup(r->scheduler, o.groups, o.in_flight, err)
                           : scheduler_create(&o, &r->scheduler, err);
@@ -216,6 +219,7 @@ void runner_close(struct runner *r)
     if (r->waker)
         waker_destroy(r->waker);
     plan_problem_free(r->problem);
+    mem_free(r->token_rtt_seconds);
     config_free(r->config);
     tokenizer_close(r->tokenizer);
     model_close(r->model);
@@ -250,6 +254,16 @@ const struct plan *runner_plan(const struct runner *r)
 const struct plan_problem *runner_problem(const struct runner *r)
 {
     return r->problem;
+}
+
+uint32_t runner_chunk(const struct runner *r)
+{
+    return r->o.chunk_tokens;
+}
+
+uint32_t runner_microbatches(const struct runner *r)
+{
+    return r->groups;
 }
 
 /* ---- The mailbox (any thread) ------------------------------------------------------------------------------------ */

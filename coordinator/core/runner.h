@@ -109,6 +109,10 @@ uint32_t runner_max_context(const struct runner *r);
  * plan's predictions are 0 where nothing was measured (in this process without `predict`). */
 const struct plan *runner_plan(const struct runner *r);
 const struct plan_problem *runner_problem(const struct runner *r);
+/* Micro-batches that decoding sequences are dealt into; 0 before it serves. */
+uint32_t runner_microbatches(const struct runner *r);
+/* Most prompt tokens of one micro-batch. */
+uint32_t runner_chunk(const struct runner *r);
 
 /* Queues a request; *id names it from now on. ERR_BUSY: the queue is full, later. ERR_BOUND: the prompt is over the
  * context (both numbers). ERR_USAGE: a setting makes no sense. ERR_LOST: the cluster has failed, or (`stay`) waits for a

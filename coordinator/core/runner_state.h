@@ -57,6 +57,8 @@ struct runner {
     struct plan_problem *problem;
     struct plan plan;
     bool planned;
+    double own_read_bytes_per_s;      /* of this machine's memory, when our workers share it; 0: not measured */
+    double *token_rtt_seconds;        /* one a node, measured before the first plan; NULL before */
 
     struct waker *waker;
     struct pipeline *pipe;            /* NULL until stages are loaded */
@@ -64,6 +66,7 @@ struct runner {
     uint64_t pipe_epoch;
     bool attach_told[2];
     struct scheduler *scheduler;
+    uint32_t groups;                  /* micro-batches that decoding sequences are dealt into */
     struct stage_meter *meter;
     int64_t next_deadline;            /* of any request */
 

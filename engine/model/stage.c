@@ -14,7 +14,7 @@
 /* The page table that stage_probe.c makes up. */
 static size_t probe_table_bytes(const struct stage_options *o)
 {
-    return (o->max_context / KV_PAGE_TOKENS + 1) * sizeof(uint32_t);
+    return ((size_t)o->kv_pages + o->max_context / KV_PAGE_TOKENS + 1) * sizeof(uint32_t);
 }
 
 void stage_memory_need(const struct model *m, const struct stage_options *o, struct stage_memory *out)

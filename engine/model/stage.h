@@ -82,12 +82,26 @@ int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span
 /* Copies the first `count` positions of page src to page dst, in all blocks of the stage. */
 int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count);
 
-/* Runs only `repeat` times block `block` (a block of this stage) on made-up activations: `tokens` new positions after
- * `past` positions in each of `sequences` sequences; returns the median time of one run in seconds, or a negative
- * error. For the device profile. Leaves KV contents undefined: call before serving or on spare pages. */
-double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past,
-                         int repeat);
-/* The same for the head with `tokens` outputs (last stage) and the embedding lookup. */
-double stage_probe_head(struct stage *s, uint32_t tokens, int repeat);
+/* For the device profile: passes through blocks first_block..last_block of this stage on made-up activations, `tokens`
+ * new positions after `past` positions in each of `sequences` sequences. */
+struct stage_probe {
+    uint32_t first_block, last_block, sequences, tokens, past;
+    bool ends;      /* embedding, head and sampler (of one token a sequence) take part, where the stage has them */
+    bool warm;      /* no pass beforehand that is not counted */
+    int repeat;     /* passes, 1 to 64 */
+    void (*between)(void *context, double seconds); /* after each pass, which took so long; may be NULL */
+    void *context;
+};
+
+/* Seconds of one pass, by sample_middle. */
+struct stage_times {
+    double *blocks; /* the caller's, one for each block of the run */
+    double embedding, head; /* 0 where there is none */
+    double rest;    /* rotations, and moving activations in and out */
+};
+
+/* Leaves KV contents undefined: call before serving. ERR_BOUND when it does not fit the stage's options, ERR_NOMEM,
+ * ERR_FORMAT as sampler_pick. */
+int stage_probe(struct stage *s, const struct stage_probe *o, struct stage_times *out);
 
 #endif

@@ -15,7 +15,7 @@ struct stage {
     struct rope ropes[3];        /* by enum rope_use */
     struct kv_cache kv;
     struct forward forward;
-    uint32_t *probe_pages;       /* a page table for stage_probe.c: max_context / KV_PAGE_TOKENS + 1 entries */
+    uint32_t *probe_pages;       /* a page table for stage_probe.c: kv_pages + max_context / KV_PAGE_TOKENS + 1 of them */
 };
 
 #endif

@@ -1,98 +1,132 @@
-/* Timing a block and the head on made-up activations, for the device profile. Uses the stage's own buffers and KV pages
- * and leaves the pages' contents undefined. The stage's thread. */
+/* Timing a stage's blocks and ends on made-up activations, for the device profile: pass after pass through a run of
+ * blocks, as a micro-batch goes, so that what does not fit into the caches is read from memory each time. Uses the
+ * stage's own buffers and KV pages and leaves the pages' contents undefined. The stage's thread. */
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/memory.h"
+#include "base/sample.h"
 #include "engine/model/stage_internal.h"
 
 #define REPEAT_MAX 64
 
-/* Values about ±1, the same each time. */
+/* Values about ±1, the same each time, in about the time that copying them takes. */
 static void make_up(float *x, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        x[i] = (float)((double)(hash_mix64(i + 1) >> 11) * 0x1p-52 - 1.0);
+        x[i] = (float)((int32_t)(i * 37 % 64) - 32) / 32;
 }
 
-static double median(double *times, int count)
+/* Of one column of the passes' times. */
+static double middle(const double *times, int count, size_t step)
 {
-    for (int i = 1; i < count; i++) {
-        double t = times[i];
-        int at = i;
-        for (; at > 0 && times[at - 1] > t; at--)
-            times[at] = times[at - 1];
-        times[at] = t;
-    }
-    return count % 2 ? times[count / 2] : (times[count / 2 - 1] + times[count / 2]) / 2;
+    double column[REPEAT_MAX];
+    for (int i = 0; i < count; i++)
+        column[i] = times[(size_t)i * step];
+    return sample_middle(column, (size_t)count);
 }
 
-static int clamp_repeat(int repeat)
+static double lap(int64_t *since_ns)
 {
-    return repeat < 1 ? 1 : repeat > REPEAT_MAX ? REPEAT_MAX : repeat;
+    int64_t now = clock_ns();
+    double seconds = (double)(now - *since_ns) * 1e-9;
+    *since_ns = now;
+    return seconds;
 }
 
-double stage_probe_block(struct stage *s, uint32_t block, uint32_t sequences, uint32_t tokens, uint32_t past,
-                         int repeat)
+/* Head and sampler for the last token of each sequence. */
+static int probe_head(struct stage *s, const struct stage_probe *o)
 {
     struct forward *f = &s->forward;
-    const struct stage_options *o = &s->options;
-    uint64_t rows = (uint64_t)sequences * tokens, length = (uint64_t)past + tokens;
-    uint64_t pages = (length + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    if (block < o->first_block || block > o->last_block || rows == 0 || rows > o->max_tokens ||
-        length > o->max_context || pages > o->kv_pages)
-        return ERR_BOUND;
-
-    /* One page table serves all: sequences share the pages, which costs the same to read. */
-    uint32_t table_room = o->max_context / KV_PAGE_TOKENS + 1;
-    uint32_t *table = s->probe_pages;
-    for (uint32_t i = 0; i < table_room; i++)
-        table[i] = i % o->kv_pages;
-    f->n = 0;
-    for (uint32_t q = 0; q < sequences; q++)
-        for (uint32_t t = 0; t < tokens; t++, f->n++) {
-            f->position[f->n] = past + t;
-            f->pages[f->n] = table;
+    uint32_t vocabulary = s->model->shape.vocabulary;
+    struct sampling sampling;
+    sampling_default(&sampling);
+    for (uint32_t at = 0; at < o->sequences; at += HEAD_ROWS) {
+        struct head_output outputs[HEAD_ROWS];
+        uint32_t n = o->sequences - at < HEAD_ROWS ? o->sequences - at : HEAD_ROWS;
+        for (uint32_t r = 0; r < n; r++)
+            outputs[r] = (struct head_output){.row = (at + r + 1) * o->tokens - 1};
+        head_logits(f, &s->head, outputs, n);
+        for (uint32_t r = 0; r < n; r++) {
+            struct sampled sampled;
+            int rc = sampler_pick(&sampling, f->logits + (size_t)r * vocabulary, vocabulary, f->tokens, 1,
+                                  f->sampler_scratch, &sampled, NULL);
+            if (rc)
+                return rc;
         }
+    }
+    return 0;
+}
+
+/* One pass; its times go to row[]: each block, then embedding, head, and the rest. */
+static int run_pass(struct stage *s, const struct stage_probe *o, double *row)
+{
+    struct forward *f = &s->forward;
+    size_t floats = (size_t)f->n * s->model->shape.width;
+    uint32_t blocks = o->last_block - o->first_block + 1;
+    int64_t begun = clock_ns(), since = begun;
+    int rc = 0;
+    double known = 0;
     forward_rotations(f, s->ropes);
-    double times[REPEAT_MAX];
-    repeat = clamp_repeat(repeat);
-    for (int i = -1; i < repeat; i++) { /* the first run only warms up */
-        make_up(f->x, (size_t)f->n * s->model->shape.width);
-        int64_t start = clock_ns();
-        block_forward(f, &s->block[block - o->first_block], block, &s->kv, NULL, 0);
-        if (i >= 0)
-            times[i] = (double)(clock_ns() - start) * 1e-9;
+    lap(&since);
+    if (s->has_embedding && o->ends)
+        embed(f, &s->embedding);
+    known += row[blocks] = lap(&since);
+    make_up(f->x, floats);
+    lap(&since);
+    for (uint32_t b = o->first_block; b <= o->last_block; b++) {
+        block_forward(f, &s->block[b - s->options.first_block], b, &s->kv, NULL, 0);
+        known += row[b - o->first_block] = lap(&since);
     }
-    return median(times, repeat);
+    if (s->has_head && o->ends)
+        rc = probe_head(s, o);
+    known += row[blocks + 1] = lap(&since);
+    row[blocks + 2] = (double)(since - begun) * 1e-9 - known;
+    return rc;
 }
 
-double stage_probe_head(struct stage *s, uint32_t tokens, int repeat)
+int stage_probe(struct stage *s, const struct stage_probe *o, struct stage_times *out)
 {
     struct forward *f = &s->forward;
-    if (tokens == 0 || tokens > s->options.max_tokens || (!s->has_head && !s->has_embedding))
+    const struct stage_options *so = &s->options;
+    uint64_t rows = (uint64_t)o->sequences * o->tokens, length = (uint64_t)o->past + o->tokens;
+    uint64_t pages = (length + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    if (o->first_block < so->first_block || o->last_block > so->last_block || o->first_block > o->last_block ||
+        rows == 0 || rows > so->max_tokens || length > so->max_context || pages > so->kv_pages)
         return ERR_BOUND;
-    double times[REPEAT_MAX];
-    repeat = clamp_repeat(repeat);
-    f->n = tokens;
-    make_up(f->x, (size_t)tokens * s->model->shape.width);
-    for (uint32_t t = 0; t < tokens; t++) {
-        f->position[t] = 0;
-        f->tokens[t] = (int32_t)(hash_mix64(t) % s->model->shape.vocabulary);
-    }
-    for (int i = -1; i < repeat; i++) {
-        int64_t start = clock_ns();
-        if (s->has_embedding)
-            embed(f, &s->embedding);
-        for (uint32_t at = 0; s->has_head && at < tokens; at += HEAD_ROWS) {
-            struct head_output outputs[HEAD_ROWS];
-            uint32_t n = tokens - at < HEAD_ROWS ? tokens - at : HEAD_ROWS;
-            for (uint32_t r = 0; r < n; r++)
-                outputs[r] = (struct head_output){.row = at + r};
-            head_logits(f, &s->head, outputs, n);
+    int repeat = o->repeat < 1 ? 1 : o->repeat > REPEAT_MAX ? REPEAT_MAX : o->repeat, rc = 0;
+    uint32_t blocks = o->last_block - o->first_block + 1;
+    size_t step = blocks + 3u;
+    double *times = mem_alloc((size_t)repeat * step * sizeof *times);
+    if (!times)
+        return ERR_NOMEM;
+
+    /* One page table, each sequence beginning elsewhere in it: as far as the pages go, none reads another's. */
+    uint32_t *table = s->probe_pages;
+    for (uint32_t i = 0; i < so->kv_pages + so->max_context / KV_PAGE_TOKENS + 1; i++)
+        table[i] = i % so->kv_pages;
+    f->n = 0;
+    for (uint32_t q = 0; q < o->sequences; q++)
+        for (uint32_t t = 0; t < o->tokens; t++, f->n++) {
+            f->position[f->n] = o->past + t;
+            f->pages[f->n] = table + q * pages % so->kv_pages;
+            f->tokens[f->n] = (int32_t)(hash_mix64(f->n) % s->model->shape.vocabulary);
         }
-        if (i >= 0)
-            times[i] = (double)(clock_ns() - start) * 1e-9;
+    make_up(f->x, (size_t)f->n * s->model->shape.width);
+    for (int i = o->warm ? 0 : -1; i < repeat && !rc; i++) { /* the first run only warms up */
+        int64_t begun = clock_ns();
+        rc = run_pass(s, o, times + (size_t)(i < 0 ? 0 : i) * step);
+        if (o->between)
+            o->between(o->context, (double)(clock_ns() - begun) * 1e-9);
     }
-    return median(times, repeat);
+    for (uint32_t b = 0; b < blocks && !rc; b++)
+        out->blocks[b] = middle(times + b, repeat, step);
+    if (!rc) {
+        out->embedding = middle(times + blocks, repeat, step);
+        out->head = middle(times + blocks + 1, repeat, step);
+        out->rest = middle(times + blocks + 2, repeat, step);
+    }
+    mem_free(times);
+    return rc;
 }

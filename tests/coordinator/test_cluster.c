@@ -144,6 +144,7 @@ static void worker_hears(uint32_t node, const struct control_message *m)
         reply.kind = CONTROL_LINK_MEASURED;
         reply.u.link_measured.rtt_seconds = 1e-3;
         reply.u.link_measured.bytes_per_s = 1e8;
+        reply.u.link_measured.back_bytes_per_s = 4e7;
         say(node, reply, m->request, 50000);
         break;
     case CONTROL_HEARTBEAT:
@@ -540,6 +541,9 @@ static void planning_loads_nothing_and_known_links_are_not_measured(void)
     CHECK(cluster_link_between(w.c, 1, 0, &rate, &rtt, &measured) && !measured);
     CHECK_NEAR(rate, 5e7, 1);
     CHECK(cluster_link_between(w.c, 2, 0, &rate, &rtt, &measured) && measured);
+    CHECK_NEAR(rate, 4e7, 1); /* each direction has its own */
+    CHECK(cluster_link_between(w.c, 0, 2, &rate, &rtt, &measured));
+    CHECK_NEAR(rate, 1e8, 1);
     finish();
 }
 

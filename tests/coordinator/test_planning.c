@@ -23,19 +23,20 @@ static struct model *open_model(void **bytes)
 }
 
 /* Decode for 1 and 4 sequences, prefill of 16 and 64 tokens; everything `slow` times slower than the first node. */
-static struct control_message profile(struct control_cell cells[6], double slow)
+static struct control_message profile(struct control_cell cells[8], double slow)
 {
     struct control_message m = {.kind = CONTROL_PROFILE};
-    const struct control_cell made[6] = {
+    const struct control_cell made[8] = {
         {0, 1, 1, 32, 1e-3}, {0, 1, 1, 96, 1.5e-3}, {0, 4, 1, 32, 2e-3}, /* 4 x 96 is missing */
         {0, 1, 16, 0, 4e-3}, {0, 1, 64, 0, 16e-3},  {0, 1, 64, 128, 20e-3},
+        {FRAME_KIND_HEAD, 1, 1, 0, 0.5e-3}, {FRAME_KIND_HEAD, 4, 1, 0, 0.8e-3},
     };
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 8; i++) {
         cells[i] = made[i];
         cells[i].seconds *= slow;
     }
     m.u.profile.cells = cells;
-    m.u.profile.cell_count = 6;
+    m.u.profile.cell_count = 8;
     m.u.profile.head_seconds = 0.5e-3 * slow;
     m.u.profile.overhead_seconds = 1e-4;
     m.u.profile.read_bytes_per_s = 1e10;
@@ -44,7 +45,7 @@ static struct control_message profile(struct control_cell cells[6], double slow)
 
 struct world {
     void *bytes;
-    struct control_cell cells[3][6];
+    struct control_cell cells[3][8];
     struct control_message profiles[3];
     struct planning_node nodes[3];
     struct planning_link links[9];
@@ -58,7 +59,8 @@ static bool begin(struct world *w)
     struct model *m = open_model(&w->bytes);
     for (int i = 0; i < 3; i++) {
         w->profiles[i] = profile(w->cells[i], 1 << i);
-        w->nodes[i] = (struct planning_node){names[i], UINT64_C(1) << 30, 1e-3, &w->profiles[i]};
+        w->nodes[i] = (struct planning_node){.name = names[i], .memory_bytes = UINT64_C(1) << 30, .rtt_seconds = 1e-3,
+                                                .profile = &w->profiles[i]};
     }
     for (int i = 0; i < 9; i++)
         w->links[i] = (struct planning_link){1e8, 0.5e-3};
@@ -107,6 +109,8 @@ static void measurements_become_the_problem(void)
     CHECK_NEAR(plan_problem_link(p, 0, 2)->bandwidth, 1e8, 1);
     CHECK_NEAR(plan_problem_link(p, 3, 0)->rtt_s, 1e-3, 1e-12);
     CHECK(cost_block_decode(p, 0, 0, 4) >= 2e-3); /* the hole has a time */
+    CHECK_NEAR(cost_head_decode(p, 0, 1), 0.5e-3, 1e-12);
+    CHECK_NEAR(cost_head_decode(p, 1, 4), 1.6e-3, 1e-12);
     plan_problem_free(p);
     end(&w);
 }

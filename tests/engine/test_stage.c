@@ -507,6 +507,12 @@ static void memory_is_what_was_said(void)
     }
 }
 
+static void count_passes(void *context, double seconds)
+{
+    CHECK(seconds > 0);
+    ++*(int *)context;
+}
+
 static void probes_give_times(void)
 {
     void *bytes;
@@ -516,13 +522,23 @@ static void probes_give_times(void)
     struct stage *s = NULL;
     struct error err = {0};
     REQUIRE(!stage_create(m, &o, &s, &err));
-    CHECK(stage_probe_block(s, 1, 1, 1, 100, 3) > 0);
-    CHECK(stage_probe_block(s, 1, 4, 10, 0, 3) > 0);
-    CHECK(stage_probe_head(s, 40, 3) > 0);
-    CHECK(stage_probe_block(s, 3, 1, 1, 0, 3) < 0);
-    CHECK(stage_probe_block(s, 1, 5, 10, 0, 3) < 0);
-    CHECK(stage_probe_block(s, 1, 1, 1, 128, 3) < 0);
-    CHECK(stage_probe_head(s, 41, 3) < 0);
+    double blocks[3];
+    int passes = 0;
+    struct stage_times t = {.blocks = blocks};
+    struct stage_probe p = {.last_block = 2, .sequences = 1, .tokens = 1, .past = 100, .ends = true, .repeat = 3,
+                            .between = count_passes, .context = &passes};
+    CHECK_INT(stage_probe(s, &p, &t), 0);
+    CHECK_INT(passes, 4); /* one to warm up */
+    CHECK(blocks[0] > 0 && blocks[1] > 0 && blocks[2] > 0 && t.head > 0 && t.embedding > 0 && t.rest > 0);
+    p = (struct stage_probe){.first_block = 1, .last_block = 1, .sequences = 4, .tokens = 10, .repeat = 3};
+    CHECK_INT(stage_probe(s, &p, &t), 0);
+    p.sequences = 5;
+    CHECK_INT(stage_probe(s, &p, &t), ERR_BOUND);
+    p = (struct stage_probe){.first_block = 1, .last_block = 3, .sequences = 1, .tokens = 1, .repeat = 3};
+    CHECK_INT(stage_probe(s, &p, &t), ERR_BOUND);
+    p.last_block = 1;
+    p.past = 128;
+    CHECK_INT(stage_probe(s, &p, &t), ERR_BOUND);
     stage_destroy(s);
     model_close(m);
     mem_free(bytes);

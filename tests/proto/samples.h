@@ -105,11 +105,13 @@ static inline struct control_message sample_control(enum control_kind kind)
         strcpy(m.u.probe_link.peer.public_key, SAMPLE_KEY_A);
         m.u.probe_link.bytes = 1 << 20;
         m.u.probe_link.rounds = 11;
+        m.u.probe_link.token_bytes = 4096;
         break;
     case CONTROL_LINK_MEASURED:
         strcpy(m.u.link_measured.peer, "orin");
         m.u.link_measured.rtt_seconds = 3e-4;
         m.u.link_measured.bytes_per_s = 1.17e8;
+        m.u.link_measured.back_bytes_per_s = 0.9e8;
         break;
     case CONTROL_ALLOW:
         m.u.allow.count = 2;

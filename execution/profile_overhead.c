@@ -1,0 +1,111 @@
+/* A micro-batch's bookkeeping, done for real on made-up frames: what a worker does with one beside its blocks. */
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "base/sample.h"
+#include "execution/micro_batch.h"
+#include "execution/profile.h"
+#include "proto/activation.h"
+
+#define ROUNDS 24
+#define PAUSE_NS 400000 /* long enough for the pool to fall asleep, as it does while other stages work */
+
+struct rehearsal {
+    struct buffer header, tokens, activations, onward_header, onward_tokens;
+    struct sequence_table *table;
+    uint64_t hash;
+    uint32_t page;
+    float *values;
+};
+
+static void nothing(void *context, size_t begin, size_t end, int thread)
+{
+    (void)context;
+    (void)begin;
+    (void)end;
+    (void)thread;
+}
+
+/* The frame of position `at` of a sequence, as the stage before would send it. */
+static int prepare(struct rehearsal *r, uint32_t at, uint32_t width)
+{
+    int32_t token = (int32_t)(at % 7);
+    r->hash = hash_tokens(at ? r->hash : HASH_TOKENS_START, &token, 1);
+    struct frame_span span = {.sequence = 1,
+                              .first = at,
+                              .known = at,
+                              .count = 1,
+                              .next_token = -1,
+                              .tokens = &token,
+                              .hash = r->hash,
+                              .pages = &r->page,
+                              .page_count = !at,
+                              .page_offset = at != 0};
+    struct frame_work w = {.span_count = 1,
+                           .spans = &span,
+                           .codec = CODEC_F32,
+                           .width = width,
+                           .tokens = 1,
+                           .token_bytes = sizeof token,
+                           .want_trace = true,
+                           .microbatch = at + 1u,
+                           .activation_bytes = activation_bytes(CODEC_F32, 1, width)};
+    buffer_clear(&r->header);
+    buffer_clear(&r->tokens);
+    buffer_clear(&r->activations);
+    char *room = buffer_reserve(&r->activations, w.activation_bytes);
+    int rc = room ? frame_encode_work(&w, &r->header, &r->tokens, NULL) : ERR_NOMEM;
+    if (rc)
+        return rc;
+    memset(room, 0, w.activation_bytes);
+    r->activations.size = w.activation_bytes;
+    return 0;
+}
+
+/* What the worker does: frame apart, sequence applied, pool woken, next frame together. */
+static int perform(struct rehearsal *r, struct pool *pool, uint32_t width, double *seconds)
+{
+    struct data_frame f;
+    struct batch_span span;
+    struct frame_part parts[3] = {
+        {r->header.data, r->header.size}, {r->tokens.data, r->tokens.size}, {r->activations.data, r->activations.size}};
+    int64_t start = clock_ns();
+    int rc = frame_decode_data(parts, 3, &f, NULL);
+    if (rc)
+        return rc;
+    rc = micro_batch_apply(&f.work, r->table, NULL, 0, &span, NULL);
+    pool_for(pool, (size_t)pool_threads(pool), 1, nothing, NULL);
+    buffer_clear(&r->onward_header);
+    buffer_clear(&r->onward_tokens);
+    if (!rc)
+        rc = frame_encode_work(&f.work, &r->onward_header, &r->onward_tokens, NULL);
+    activation_encode(CODEC_F32, r->values, 1, width, (void *)(uintptr_t)r->activations.data);
+    *seconds = (double)(clock_ns() - start) * 1e-9;
+    frame_free(&f);
+    return rc;
+}
+
+double profile_overhead(struct pool *pool, uint32_t width, double slowdown)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    struct rehearsal r = {.values = mem_zalloc(width, sizeof(float))};
+    double times[ROUNDS];
+    int rc = r.values ? sequence_table_create(1, KV_PAGE_TOKENS, 1, 8, &r.table, NULL) : ERR_NOMEM;
+    for (int i = -1; i < ROUNDS && !rc; i++) { /* the first warms up */
+        if (!(rc = prepare(&r, (uint32_t)(i + 1), width))) {
+            nanosleep(&pause, NULL);
+            rc = perform(&r, pool, width, &times[i < 0 ? 0 : i]);
+        }
+    }
+    sequence_table_destroy(r.table);
+    buffer_free(&r.header);
+    buffer_free(&r.tokens);
+    buffer_free(&r.activations);
+    buffer_free(&r.onward_header);
+    buffer_free(&r.onward_tokens);
+    mem_free(r.values);
+    return rc ? rc : sample_middle(times, ROUNDS) * slowdown;
+}
