@@ -62,6 +62,8 @@ static int sync_folder(const char *path)
 {
     char *folder = file_folder(path);
     int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (!folder)
+        errno = ENOMEM;
     mem_free(folder);
     if (fd < 0)
         return -1;
@@ -123,6 +125,29 @@ int file_replace(const char *path, const void *bytes, size_t n, struct error *er
     }
     mem_free(beside);
     free(real); /* the C library's own allocation */
+    return rc;
+}
+
+int file_put(const char *path, const void *bytes, size_t n, struct error *err)
+{
+    struct error missing = {0};
+    int rc = file_replace(path, bytes, n, &missing);
+    if (rc == ERR_NOTFOUND)
+        return file_create(path, bytes, n, 0600, err);
+    return rc ? error_set(err, rc, "%s", missing.text) : 0;
+}
+
+int file_make_folders(const char *path, struct error *err)
+{
+    char *copy = mem_strdup(path);
+    int rc = copy ? 0 : error_set(err, ERR_NOMEM, "%s: no memory for its folders", path);
+    for (char *slash = copy && *copy ? strchr(copy + 1, '/') : NULL; slash && !rc; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (mkdir(copy, 0700) && errno != EEXIST)
+            rc = error_set(err, ERR_IO, "%s: cannot make this folder: %s", copy, strerror(errno));
+        *slash = '/';
+    }
+    mem_free(copy);
     return rc;
 }
 

@@ -17,6 +17,10 @@ int file_create(const char *path, const void *bytes, size_t n, mode_t mode, stru
 /* Puts new text in a file's place, keeping its mode (and, for root, its owner); follows a symbolic link to the file it
  * means. ERR_NOTFOUND, ERR_IO, ERR_NOMEM; the old text stays after a failure. */
 int file_replace(const char *path, const void *bytes, size_t n, struct error *err);
+/* The file holds these bytes afterwards, whether it was there before or not (mode 0600). As file_create and file_replace. */
+int file_put(const char *path, const void *bytes, size_t n, struct error *err);
+/* Makes the folders on the way to path's last part, mode 0700. ERR_IO, ERR_NOMEM. */
+int file_make_folders(const char *path, struct error *err);
 /* Waits up to timeout_ms for the lock of the folder that holds path; *fd is closed to give it back. ERR_BUSY, ERR_IO.
  */
 int file_lock_folder(const char *path, int timeout_ms, int *fd, struct error *err);

@@ -60,6 +60,7 @@ static void encode_welcome(const struct control_message *m, Brigade__Welcome *b,
     b->threads = m->u.welcome.threads;
     b->memory_bytes = m->u.welcome.memory_bytes;
     b->data_port = m->u.welcome.data_port;
+    b->weights_port = m->u.welcome.weights_port;
     b->kernels_version = m->u.welcome.kernels_version;
     b->epoch = m->u.welcome.epoch;
     b->claimed = m->u.welcome.claimed;
@@ -159,6 +160,8 @@ static void encode_heartbeat_reply(const struct control_message *m, Brigade__Hea
     b->tokens = m->u.heartbeat_reply.tokens;
     b->bytes_in = m->u.heartbeat_reply.bytes_in;
     b->bytes_out = m->u.heartbeat_reply.bytes_out;
+    b->weights_in = m->u.heartbeat_reply.weights_in;
+    b->weights_out = m->u.heartbeat_reply.weights_out;
     b->resident_bytes = m->u.heartbeat_reply.resident_bytes;
     b->temperature_millic = m->u.heartbeat_reply.temperature_millic;
     b->state = m->u.heartbeat_reply.state;

@@ -49,12 +49,13 @@ static int decode_welcome(const Brigade__Welcome *b, struct control_message *m, 
         (rc = TEXT(m->u.welcome.isa, b->isa, "welcome: ISA", err)) ||
         (rc = TEXT(m->u.welcome.cpu, b->cpu, "welcome: CPU", err)))
         return rc;
-    if (b->data_port > 65535)
-        return error_set(err, ERR_FORMAT, "welcome: data port %u", b->data_port);
+    if (b->data_port > 65535 || b->weights_port > 65535)
+        return error_set(err, ERR_FORMAT, "welcome: data port %u, weights port %u", b->data_port, b->weights_port);
     m->u.welcome.cores = b->cores;
     m->u.welcome.threads = b->threads;
     m->u.welcome.memory_bytes = b->memory_bytes;
     m->u.welcome.data_port = b->data_port;
+    m->u.welcome.weights_port = b->weights_port;
     m->u.welcome.kernels_version = b->kernels_version;
     m->u.welcome.epoch = b->epoch;
     m->u.welcome.claimed = b->claimed;
@@ -166,6 +167,8 @@ static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct cont
     m->u.heartbeat_reply.tokens = b->tokens;
     m->u.heartbeat_reply.bytes_in = b->bytes_in;
     m->u.heartbeat_reply.bytes_out = b->bytes_out;
+    m->u.heartbeat_reply.weights_in = b->weights_in;
+    m->u.heartbeat_reply.weights_out = b->weights_out;
     m->u.heartbeat_reply.resident_bytes = b->resident_bytes;
     m->u.heartbeat_reply.temperature_millic = b->temperature_millic;
     m->u.heartbeat_reply.state = b->state;

@@ -180,7 +180,7 @@ struct control_message {
         } hello;
         struct {
             char name[128], program_version[64], isa[16], cpu[96];
-            uint32_t cores, threads, data_port, kernels_version;
+            uint32_t cores, threads, data_port, weights_port, kernels_version;
             uint64_t memory_bytes, epoch;
             bool has_loaded, claimed;
             struct control_loaded_stage loaded;
@@ -230,6 +230,7 @@ struct control_message {
         } heartbeat;
         struct {
             uint64_t sequence, sent_us, busy_us, microbatches, tokens, bytes_in, bytes_out, resident_bytes;
+            uint64_t weights_in, weights_out;
             int32_t temperature_millic;
             uint32_t state, refused;
         } heartbeat_reply;

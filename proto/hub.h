@@ -11,7 +11,7 @@
 
 #include "proto/link.h"
 
-#define HUB_IO_THREADS 2      /* one a plane; joining shares the control plane's */
+#define HUB_IO_THREADS 3      /* one a plane; joining shares the control plane's */
 #define HUB_NOTED_MAX 256     /* refused keys and addresses remembered, each logged once */
 #define WATCH_ACCEPTED_MAX 64 /* connections whose handshake is under way, by address */
 

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "proto/frame.h"
 #include "proto/hub.h"
+#include "proto/weights_frame.h"
 
 struct link {
     struct hub *hub;
@@ -27,9 +28,18 @@ struct link {
     int retry_wait_ms;
 };
 
-/* What both planes ask of ZeroMQ. Data frames may be large and slow to cross: their connection may be silent longer. */
+/* The largest part that a plane carries. */
+static size_t largest_part(enum link_plane plane)
+{
+    return plane == PLANE_DATA      ? FRAME_PAYLOAD_BYTES_MAX
+           : plane == PLANE_WEIGHTS ? WEIGHTS_PART_BYTES_MAX
+                                    : FRAME_HEADER_BYTES_MAX;
+}
+
+/* What all planes ask of ZeroMQ. Data frames and weights may be large and slow to cross: their connection may be silent longer. */
 static int set_common(void *s, enum link_plane plane, const char *endpoint, const struct node_key *key)
 {
+    const bool bulk = plane == PLANE_DATA || plane == PLANE_WEIGHTS;
     const struct {
         int option, value;
     } ints[] = {
@@ -40,8 +50,8 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
         {ZMQ_CONNECT_TIMEOUT, 3000},
         {ZMQ_RECONNECT_IVL, 50},
         {ZMQ_RECONNECT_IVL_MAX, 1000},
-        {ZMQ_HEARTBEAT_IVL, plane == PLANE_DATA ? 5000 : 1000},
-        {ZMQ_HEARTBEAT_TIMEOUT, plane == PLANE_DATA ? 60000 : 5000},
+        {ZMQ_HEARTBEAT_IVL, bulk ? 5000 : 1000},
+        {ZMQ_HEARTBEAT_TIMEOUT, bulk ? 60000 : 5000},
         {ZMQ_TCP_KEEPALIVE, 1},
         {ZMQ_TCP_KEEPALIVE_IDLE, 30},
         {ZMQ_IPV6, strchr(endpoint, '[') != NULL},
@@ -49,8 +59,8 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
         if (zmq_setsockopt(s, ints[i].option, &ints[i].value, sizeof ints[i].value))
             return -1;
-    int64_t largest = plane == PLANE_DATA ? FRAME_PAYLOAD_BYTES_MAX : FRAME_HEADER_BYTES_MAX;
-    uint64_t affinity = plane == PLANE_DATA ? 2 : 1;
+    int64_t largest = (int64_t)largest_part(plane);
+    uint64_t affinity = plane == PLANE_DATA ? 2 : plane == PLANE_WEIGHTS ? 4 : 1;
     return zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &largest, sizeof largest) ||
            zmq_setsockopt(s, ZMQ_AFFINITY, &affinity, sizeof affinity) ||
            zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, key_secret_text(key), KEY_TEXT) ||
@@ -60,7 +70,7 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
 static int link_create(struct hub *hub, enum link_plane plane, const char *endpoint, bool listening,
                        struct link **out, struct error *err)
 {
-    static const char *const domains[PLANE_COUNT] = {"control", "data", "join"};
+    static const char *const domains[PLANE_COUNT] = {"control", "data", "join", "weights"};
     if ((unsigned)plane >= PLANE_COUNT)
         return error_set(err, ERR_INTERNAL, "plane %d is not known", (int)plane);
     if (strncmp(endpoint, "tcp://", 6) || strlen(endpoint) >= sizeof((struct link *)0)->endpoint)
@@ -214,7 +224,7 @@ int link_send(struct link *l, const struct link_peer *to, const struct link_part
     if (!count || count > LINK_PARTS_MAX || !to != !l->listening)
         return error_set(err, ERR_INTERNAL, "%s: a message of %zu parts %s a peer", l->endpoint, count,
                          to ? "to" : "without");
-    size_t largest = l->plane == PLANE_DATA ? FRAME_PAYLOAD_BYTES_MAX : FRAME_HEADER_BYTES_MAX;
+    size_t largest = largest_part(l->plane);
     for (size_t i = 0; i < count; i++)
         if (parts[i].size > largest)
             return error_set(err, ERR_BOUND, "%s: a part of %zu bytes; the limit is %zu", l->endpoint, parts[i].size,

@@ -60,6 +60,9 @@ void compute_unload(struct compute *c);
 /* The model file of that name within --models; fingerprint 0: any. *out is the caller's: model_close. */
 int compute_find_model(const struct worker_options *o, const char *name, uint64_t fingerprint, struct model **out,
                        struct error *err);
+/* The same, or, when it is in none of the folders, what the coordinator of the job offers: see slices.h. */
+int compute_open_model(struct compute *c, const struct mail *job, const char *name, uint64_t fingerprint,
+                       struct model **out, struct error *err);
 
 /* micro_batch.c: computes a Work frame and fills the outbox. received_us: when the whole frame was in hand. */
 void compute_micro_batch(struct compute *c, const struct data_frame *f, const struct link_message *m,

@@ -91,6 +91,7 @@ static void send_welcome(struct control *c, const struct link_peer *to, uint64_t
     m.u.welcome.threads = (uint32_t)atomic_load(&w->threads);
     m.u.welcome.memory_bytes = w->admitted_bytes;
     m.u.welcome.data_port = (uint32_t)link_port(w->data);
+    m.u.welcome.weights_port = (uint32_t)link_port(w->weights);
     m.u.welcome.kernels_version = kernels_version();
     m.u.welcome.claimed = claim_is(&c->claim, to);
     pthread_mutex_lock(&w->vitals.lock);
@@ -121,6 +122,8 @@ static struct control_message heartbeat_reply(struct control *c, const struct co
     m.u.heartbeat_reply.tokens = atomic_load(&v->tokens);
     m.u.heartbeat_reply.bytes_in = atomic_load(&v->bytes_in);
     m.u.heartbeat_reply.bytes_out = atomic_load(&v->bytes_out);
+    m.u.heartbeat_reply.weights_in = atomic_load(&v->weights_in);
+    m.u.heartbeat_reply.weights_out = atomic_load(&v->weights_out);
     m.u.heartbeat_reply.resident_bytes = c->resident_bytes;
     m.u.heartbeat_reply.temperature_millic = c->temperature_millic;
     m.u.heartbeat_reply.state = atomic_load(&v->state);
@@ -156,10 +159,13 @@ static void on_hello(struct control *c, const struct control_message *m, const s
 static void on_allow(struct control *c, const struct control_message *m, const struct link_peer *from)
 {
     struct error err = {0};
-    const char *keys[FRAME_KEYS_MAX];
-    for (uint32_t i = 0; i < m->u.allow.count; i++)
+    const char *keys[FRAME_KEYS_MAX + WORKER_ALLOW_MAX];
+    uint32_t count = m->u.allow.count, all = count;
+    for (uint32_t i = 0; i < count; i++)
         keys[i] = m->u.allow.keys[i];
-    if (hub_allow(c->w->hub, PLANE_DATA, keys, m->u.allow.count, &err)) {
+    for (uint32_t i = 0; i < c->w->options->allow_count; i++)
+        keys[all++] = c->w->options->allow[i]; /* any coordinator may offer weights */
+    if (hub_allow(c->w->hub, PLANE_DATA, keys, count, &err) || hub_allow(c->w->hub, PLANE_WEIGHTS, keys, all, &err)) {
         reply_failure(c, from, m->request, m->epoch, &err);
         return;
     }

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/units.h"
 #include "worker/compute.h"
+#include "worker/slices.h"
 
 #define PROGRESS_EVERY_MS 100
 #define SEQUENCES_MAX 4096u
@@ -136,20 +137,56 @@ struct progress {
     int64_t told_ms;
 };
 
-static int on_progress(void *context, uint64_t done, uint64_t total)
+static int tell(struct progress *p, const char *what, uint64_t done, uint64_t total)
 {
-    struct progress *p = context;
     int64_t now = clock_ms();
     if (now - p->told_ms >= PROGRESS_EVERY_MS) {
         struct control_message m = {.kind = CONTROL_PROGRESS, .epoch = p->job->message.epoch,
                                     .request = p->job->message.request};
-        snprintf(m.u.progress.what, sizeof m.u.progress.what, "weights");
+        snprintf(m.u.progress.what, sizeof m.u.progress.what, "%s", what);
         m.u.progress.done = done;
         m.u.progress.total = total;
         mailbox_put(&p->c->w->replies, &m, &p->job->peer); /* one that finds no room is no loss */
         p->told_ms = now;
     }
     return atomic_load(&p->c->w->vitals.interrupt);
+}
+
+static int on_progress(void *context, uint64_t done, uint64_t total)
+{
+    return tell(context, "weights", done, total);
+}
+
+static int on_receiving(void *context, uint64_t done, uint64_t total)
+{
+    return tell(context, "receiving weights", done, total);
+}
+
+/* Between what is received and what is read. */
+static int await_tensor(void *context, const struct gguf_tensor *t, struct error *err)
+{
+    struct progress *p = context;
+    return slices_await(p->c->w->slices, t, on_receiving, p, err);
+}
+
+int compute_open_model(struct compute *c, const struct mail *job, const char *name, uint64_t fingerprint,
+                       struct model **out, struct error *err)
+{
+    struct progress progress = {.c = c, .job = job};
+    struct error missing = {0}, why = {0};
+    int rc = compute_find_model(c->w->options, name, fingerprint, out, &missing);
+    if (!rc)
+        return 0;
+    if ((rc == ERR_NOTFOUND || rc == ERR_FORMAT) && fingerprint && c->w->slices) {
+        int received = slices_open(c->w->slices, job->peer.public_key, fingerprint, on_receiving, &progress, out, &why);
+        if (!received)
+            return 0;
+        if (received != ERR_NOTFOUND)
+            return error_set(err, received, "%s", why.text);
+    }
+    if (rc == ERR_NOTFOUND && *why.text)
+        return error_set(err, rc, "%s; %s", missing.text, why.text);
+    return error_set(err, rc, "%s", missing.text);
 }
 
 static struct stage_options options_of(struct compute *c, const struct control_message *load)
@@ -165,9 +202,16 @@ static struct stage_options options_of(struct compute *c, const struct control_m
     };
 }
 
+/* Of files that were received there may be two with one fingerprint, which does not cover the weights themselves. */
+static bool same_model(const struct holding *h, const struct model *m)
+{
+    return h->model && model_info(h->model)->fingerprint == model_info(m)->fingerprint &&
+           !strcmp(gguf_path(model_gguf(h->model)), gguf_path(model_gguf(m)));
+}
+
 static bool same_stage(const struct holding *h, const struct model *m, const struct stage_options *o)
 {
-    if (!h->stage || model_info(h->model)->fingerprint != model_info(m)->fingerprint)
+    if (!h->stage || !same_model(h, m))
         return false;
     const struct stage_options *have = stage_options(h->stage);
     return have->first_block == o->first_block && have->last_block == o->last_block && have->kv == o->kv &&
@@ -200,8 +244,7 @@ static int admit(const struct worker *w, const char *name, const struct stage_op
  * else of the old stage ends. Takes over m. */
 static int clear_for(struct holding *h, struct model *m, const struct stage_options *o, struct error *err)
 {
-    bool same = h->model && model_info(h->model)->fingerprint == model_info(m)->fingerprint;
-    if (!same) {
+    if (!same_model(h, m)) {
         holding_free(h);
         h->model = m;
     } else {
@@ -227,6 +270,7 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, uint
     struct stage_options o = options_of(c, load);
     const struct model_info *info = model_info(m);
     uint32_t width = info->width;
+    bool received = slices_is(c->w->slices, m);
     int rc;
     *read = 0;
     if (same_stage(h, m, &o)) {
@@ -243,10 +287,19 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, uint
             return rc;
         o.progress = on_progress;
         o.progress_context = &progress;
+        if (received) {
+            o.await_tensor = await_tensor;
+            o.await_context = &progress;
+            if ((rc = slices_want(c->w->slices, h->model, h->shelf, o.first_block, o.last_block, err)))
+                return rc;
+        }
         o.shelf = h->shelf;
         o.read_bytes = read;
         h->activation_bytes = (size_t)o.max_tokens * width * sizeof(float);
-        if ((rc = stage_create(h->model, &o, &h->stage, err)))
+        rc = stage_create(h->model, &o, &h->stage, err);
+        if (received)
+            slices_cancel(c->w->slices); /* all of it has come, or nothing is wanted any more */
+        if (rc)
             return rc;
         shelf_destroy(h->shelf);
         h->shelf = NULL;
@@ -301,7 +354,7 @@ void compute_load(struct compute *c, const struct mail *job)
         compute_reply_failure(c, job, &err);
         return;
     }
-    int rc = compute_find_model(c->w->options, load->u.load.model, load->u.load.fingerprint, &m, &err);
+    int rc = compute_open_model(c, job, load->u.load.model, load->u.load.fingerprint, &m, &err);
     if (!rc && (rc = check_load(load, m, c->session.epoch, &err)))
         model_close(m);
     if (!rc) {

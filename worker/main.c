@@ -1,4 +1,4 @@
-/* brigade-worker: the daemon on each board. Reads its options, opens its sockets, says it is ready, and runs two
+/* brigade-worker: the daemon on each board. Reads its options, opens its sockets, says it is ready, and runs three
  * threads until a signal asks it to stop. */
 #include <errno.h>
 #include <signal.h>
@@ -15,6 +15,7 @@
 #include "engine/kernels/ops.h"
 #include "execution/throttle.h"
 #include "worker/join.h"
+#include "worker/slices.h"
 #include "worker/worker.h"
 
 #define PROGRAM_BYTES (UINT64_C(64) << 20) /* code, threads, sockets: beside any stage */
@@ -38,6 +39,7 @@ static void catch_signals(struct waker *waker)
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a file over the limit is an error that is told, not a death */
 }
 
 /* ---- What is done instead of serving ----------------------------------------------------------------------------- */
@@ -113,8 +115,15 @@ static int open_sockets(struct worker *w, struct error *err)
         (rc = link_listen(w->hub, PLANE_CONTROL, w->options->listen, &w->control, err)) ||
         (rc = worker_data_endpoint(w->options, link_port(w->control), endpoint, sizeof endpoint, err)))
         return rc;
-    if ((rc = link_listen(w->hub, PLANE_DATA, endpoint, &w->data, err)))
+    if ((rc = link_listen(w->hub, PLANE_DATA, endpoint, &w->data, err))) {
         error_prefix(err, "data plane (see --data-port)");
+        return rc;
+    }
+    if ((rc = hub_allow(w->hub, PLANE_WEIGHTS, allowed, w->options->allow_count, err)) ||
+        (rc = worker_weights_endpoint(w->options, link_port(w->data), endpoint, sizeof endpoint, err)))
+        return rc;
+    if ((rc = link_listen(w->hub, PLANE_WEIGHTS, endpoint, &w->weights, err)))
+        error_prefix(err, "weights plane (see --weights-port)");
     return rc;
 }
 
@@ -166,10 +175,12 @@ static int run(struct worker *w, struct error *err)
     if ((rc = admit_memory(w, err)) || (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
         goto done;
     catch_signals(w->replies.waker);
-    if ((rc = open_sockets(w, err)))
+    if ((rc = open_sockets(w, err)) || (rc = slices_start(w, &w->slices, err)))
         goto done;
     rc = serve(w, err);
 done:
+    slices_stop(w->slices);
+    link_close(w->weights, 0);
     link_close(w->data, 100);
     link_close(w->control, 200);
     hub_destroy(w->hub);

@@ -28,10 +28,12 @@ static const char help[] =
     "  --allow PUBKEY      a coordinator's public key; repeat for more\n"
     "  --name NAME         how this node calls itself (default: the host's name)\n"
     "  --models DIR        where model files lie; repeat for more (default: .)\n"
-    "  --cache DIR         where measured profiles are kept (default: nowhere)\n"
+    "  --cache DIR         where received weights and measured profiles are kept (default: nowhere)\n"
+    "  --cache-limit SIZE  most that received weights may take on disk (default: what the disk has)\n"
     "  --memory SIZE       most that a stage may take, e.g. 3G (default: what is free, less a margin)\n"
     "  --threads N|auto    compute threads (default: auto, one a core)\n"
     "  --data-port PORT    port of the data plane (default: the one after --listen's; any free one after ':*')\n"
+    "  --weights-port PORT port of the weights plane (default: the one after the data plane's; any free one after ':*')\n"
     "  --throttle FACTOR   for testing: every micro-batch takes FACTOR times as long (1 to 1000)\n"
     "  --config FILE       the same settings from a YAML file; flags win\n"
     "  --keygen            make --key's file if it is missing, print its public key, and exit\n"
@@ -99,10 +101,10 @@ static int set_number(int *out, const char *value, int min, int max, const char 
     return 0;
 }
 
-static int set_memory(uint64_t *out, const char *value, struct error *err)
+static int set_size(uint64_t *out, const char *value, const char *what, struct error *err)
 {
     if (units_parse_bytes(value, out) || !*out)
-        return error_set(err, ERR_USAGE, "memory: \"%.40s\" is no size; write 3G or 512M", value);
+        return error_set(err, ERR_USAGE, "%s: \"%.40s\" is no size; write 3G or 512M", what, value);
     return 0;
 }
 
@@ -152,11 +154,15 @@ static int set_option(struct worker_options *o, const char *name, const char *va
     if (!strcmp(name, "cache"))
         return set_path(&o->cache_path, value, err);
     if (!strcmp(name, "memory"))
-        return set_memory(&o->memory_bytes, value, err);
+        return set_size(&o->memory_bytes, value, "memory", err);
+    if (!strcmp(name, "cache-limit"))
+        return set_size(&o->cache_bytes, value, "cache limit", err);
     if (!strcmp(name, "threads"))
         return set_threads(&o->threads, value, err);
     if (!strcmp(name, "data-port"))
         return set_number(&o->data_port, value, 1, 65535, "data port", err);
+    if (!strcmp(name, "weights-port"))
+        return set_number(&o->weights_port, value, 1, 65535, "weights port", err);
     if (!strcmp(name, "throttle"))
         return set_throttle(&o->throttle, value, err);
     if (!strcmp(name, "allow"))
@@ -204,6 +210,8 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
         {"name", "name", false, false},     {"models", "models", true, true},    {"cache", "cache", false, true},
         {"memory", "memory", false, false}, {"threads", "threads", false, false},
         {"data_port", "data-port", false, false}, {"throttle", "throttle", false, false},
+        {"weights_port", "weights-port", false, false},
+        {"cache_limit", "cache-limit", false, false},
     };
     enum { ROWS = sizeof rows / sizeof *rows };
     const char *known[ROWS + 2] = {"version"};
@@ -225,7 +233,9 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
                      (!strcmp(option, "allow") && o->allow_count) || (!strcmp(option, "models") && o->model_count) ||
                      (!strcmp(option, "memory") && o->memory_bytes) ||
                      (!strcmp(option, "threads") && o->threads >= 0) ||
-                     (!strcmp(option, "data-port") && o->data_port >= 0);
+                     (!strcmp(option, "data-port") && o->data_port >= 0) ||
+                     (!strcmp(option, "weights-port") && o->weights_port >= 0) ||
+                     (!strcmp(option, "cache-limit") && o->cache_bytes);
         if (v && !given && !yaml_is_null(v))
             rc = from_file(o, path, option, v, rows[i].list, rows[i].path, err);
     }
@@ -266,9 +276,10 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
 enum worker_options_outcome worker_options_read(int argc, char **argv, struct worker_options *out, struct error *err)
 {
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
-                                        "cache",  "memory",  "threads",   "data-port", "throttle", "config", "join"};
+                                        "cache",  "memory",  "threads",   "data-port", "throttle", "config", "join",
+                                        "cache-limit", "weights-port"};
     int rc;
-    *out = (struct worker_options){.threads = -1, .data_port = -1};
+    *out = (struct worker_options){.threads = -1, .data_port = -1, .weights_port = -1};
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i], *name = NULL;
         char *value = NULL;
@@ -333,7 +344,10 @@ void worker_options_free(struct worker_options *o)
     *o = (struct worker_options){0};
 }
 
-int worker_data_endpoint(const struct worker_options *o, int control_port, char *out, unsigned size, struct error *err)
+/* "tcp://ADDRESS" of --listen with another port: `fixed` if it is above 0, else the one after `before`, or (after ':*')
+ * any. */
+static int other_endpoint(const struct worker_options *o, int fixed, int before, const char *option, char *out,
+                          unsigned size, struct error *err)
 {
     const char *colon = strrchr(o->listen, ':');
     bool any = colon && !strcmp(colon, ":*");
@@ -341,13 +355,22 @@ int worker_data_endpoint(const struct worker_options *o, int control_port, char 
     if (strncmp(o->listen, "tcp://", 6) || !colon || colon - o->listen < 7 ||
         (!any && units_parse_int(colon + 1, 1, 65535, &port)))
         return error_set(err, ERR_USAGE, "\"%.100s\" is no endpoint to listen at; write tcp://ADDRESS:PORT", o->listen);
-    if (o->data_port < 0 && !any && control_port > 65534)
-        return error_set(err, ERR_USAGE, "there is no port after %d for the data plane; give --data-port",
-                         control_port);
-    int data = o->data_port > 0 ? o->data_port : any ? 0 : control_port + 1;
-    if (data)
-        snprintf(out, size, "%.*s:%d", (int)(colon - o->listen), o->listen, data);
+    if (fixed < 0 && !any && before > 65534)
+        return error_set(err, ERR_USAGE, "there is no port after %d; give %s", before, option);
+    int number = fixed > 0 ? fixed : any ? 0 : before + 1;
+    if (number)
+        snprintf(out, size, "%.*s:%d", (int)(colon - o->listen), o->listen, number);
     else
         snprintf(out, size, "%.*s:*", (int)(colon - o->listen), o->listen);
     return 0;
+}
+
+int worker_data_endpoint(const struct worker_options *o, int control_port, char *out, unsigned size, struct error *err)
+{
+    return other_endpoint(o, o->data_port, control_port, "--data-port", out, size, err);
+}
+
+int worker_weights_endpoint(const struct worker_options *o, int data_port, char *out, unsigned size, struct error *err)
+{
+    return other_endpoint(o, o->weights_port, data_port, "--weights-port", out, size, err);
 }

@@ -22,6 +22,7 @@ struct worker_options {
     uint32_t model_count;
     char allow[WORKER_ALLOW_MAX][KEY_TEXT];
     uint32_t allow_count;
+    uint64_t cache_bytes;                 /* most that received weights may take on disk; 0: what the disk has */
     uint64_t memory_bytes;                /* cap on what a stage may take; 0: none */
     int threads;                          /* 0: auto */
     enum worker_chore chore;
@@ -29,6 +30,7 @@ struct worker_options {
     char *config_path;                    /* NULL: none */
     bool join_only;                       /* join, then end */
     double throttle;                      /* for testing: how many times as long micro-batches take; 0: not said */
+    int weights_port;                     /* as data_port; -1: the data plane's neighbour */
     int data_port;                        /* 0: any free one, -1: the listening port's neighbour */
 };
 
@@ -44,5 +46,7 @@ int worker_options_allow(struct worker_options *o, const char *key, struct error
 void worker_options_free(struct worker_options *o);
 /* "tcp://0.0.0.0:7700" and a port → the data plane's endpoint; ERR_USAGE when listen is none. */
 int worker_data_endpoint(const struct worker_options *o, int control_port, char *out, unsigned size, struct error *err);
+/* The same for the weights plane, from the data plane's port. */
+int worker_weights_endpoint(const struct worker_options *o, int data_port, char *out, unsigned size, struct error *err);
 
 #endif

@@ -149,7 +149,7 @@ static int measure_or_recall(struct compute *c, const struct mail *job, struct e
         return 0;
     }
     int64_t start = clock_ms();
-    int rc = compute_find_model(c->w->options, probe->u.probe.model, probe->u.probe.fingerprint, &m, err);
+    int rc = compute_open_model(c, job, probe->u.probe.model, probe->u.probe.fingerprint, &m, err);
     if (rc)
         return rc;
     struct control_message keyed = *probe;

@@ -1,4 +1,4 @@
-/* What the worker's two threads share. The control thread (the program's first) owns the control socket, answers
+/* What the worker's threads share. The control thread (the program's first) owns the control socket, answers
  * heartbeats within milliseconds whatever else goes on, and hands jobs over; the compute thread owns the data sockets,
  * the stage and its sequences. They meet in two mailboxes, a few atomic counters, and the description of what is
  * loaded, under vitals->lock. */
@@ -18,6 +18,7 @@ enum worker_state { WORKER_IDLE, WORKER_LOADING, WORKER_READY, WORKER_DRAINING }
 
 struct vitals {
     _Atomic uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
+    _Atomic uint64_t weights_in, weights_out; /* bytes of model files received and sent */
     _Atomic uint64_t dropped;      /* data frames not taken: stale, malformed, not allowed */
     _Atomic uint32_t state;        /* enum worker_state */
     _Atomic bool interrupt;        /* something newer waits: a load under way may stop */
@@ -34,6 +35,8 @@ struct worker {
     struct hub *hub;
     struct link *control;          /* control thread's */
     struct link *data;             /* compute thread's once it runs */
+    struct link *weights;          /* weights thread's once it runs */
+    struct slices *slices;
     struct mailbox jobs;           /* control → compute */
     struct mailbox replies;        /* compute → control */
     struct vitals vitals;

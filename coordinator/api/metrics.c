@@ -205,6 +205,8 @@ static void put_nodes(const struct runner_status *s, struct buffer *b)
         {"node_busy_seconds_total", "counter", "Time that the node computed."},
         {"node_bytes_in_total", "counter", "Bytes of frames received."},
         {"node_bytes_out_total", "counter", "Bytes of frames sent."},
+        {"node_weights_in_bytes_total", "counter", "Bytes of model files received."},
+        {"node_weights_out_bytes_total", "counter", "Bytes of model files sent."},
         {"node_refused_total", "counter", "Connections refused for their key."},
         {"node_rtt_seconds", "gauge", "Round trip of heartbeats."},
     };
@@ -214,7 +216,7 @@ static void put_nodes(const struct runner_status *s, struct buffer *b)
             const struct runner_node *n = &s->nodes[i];
             const double values[] = {!strcmp(n->state, "ready"), (double)n->memory_bytes, (double)n->resident_bytes,
                                      (double)n->busy_us * 1e-6, (double)n->bytes_in, (double)n->bytes_out,
-                                     (double)n->refused, n->rtt_seconds};
+                                     (double)n->weights_in, (double)n->weights_out, (double)n->refused, n->rtt_seconds};
             buffer_printf(b, "brigade_%s{", families[f].name);
             put_label(b, "node", n->name);
             buffer_printf(b, "} %.17g\n", values[f]);

@@ -324,6 +324,8 @@ int bring_up_cluster(struct runner *r, struct error *err)
     int rc = gather_nodes(r, &nodes, &count, err);
     if (!rc)
         rc = hub_create(r->key, &r->hub, err);
+    if (!rc && r->config && r->model && r->o.goal != RUNNER_LOOK) /* our own workers are given the file's folder */
+        rc = offer_start(r->hub, r->model, &r->offer, err);
     if (!rc)
         rc = create_cluster(r, nodes, count, err);
     mem_free(nodes);

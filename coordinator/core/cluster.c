@@ -579,6 +579,13 @@ uint32_t cluster_node_host(const struct cluster *c, uint32_t node)
     return c->members[node].host;
 }
 
+bool cluster_weights_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size)
+{
+    const struct cluster_node *n = &c->members[node].node;
+    snprintf(text, size, "%.*s:%u", (int)host_length(n->endpoint), n->endpoint, n->weights_port);
+    return n->weights_port != 0;
+}
+
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s, double *rtt_seconds,
                           bool *measured)
 {

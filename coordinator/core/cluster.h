@@ -176,7 +176,7 @@ struct cluster_node {
     bool slow;                          /* its stage takes far longer than planned, though it answers */
     /* of Welcome */
     char program_version[64], isa[16], cpu[96];
-    uint32_t cores, threads, data_port, kernels_version;
+    uint32_t cores, threads, data_port, weights_port, kernels_version;
     uint64_t memory_bytes;              /* admitted, the cap applied */
     bool has_loaded;
     struct control_loaded_stage loaded;
@@ -209,6 +209,8 @@ const struct cluster_node *cluster_node_at(const struct cluster *c, uint32_t nod
 uint32_t cluster_node_host(const struct cluster *c, uint32_t node);
 /* "tcp://host:port" of a node's data plane; needs its Welcome. */
 void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
+/* The same of its weights plane; false when it has none. */
+bool cluster_weights_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
 /* Rate from one to the other, and round trip; false when unknown. */
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
                           double *rtt_seconds, bool *measured);

@@ -62,6 +62,7 @@ void cluster_welcome(struct cluster *c, uint32_t node, const struct control_mess
     n->cores = msg->u.welcome.cores;
     n->threads = msg->u.welcome.threads;
     n->data_port = msg->u.welcome.data_port;
+    n->weights_port = msg->u.welcome.weights_port;
     n->kernels_version = msg->u.welcome.kernels_version;
     n->memory_bytes = msg->u.welcome.memory_bytes;
     if (n->memory_cap && n->memory_cap < n->memory_bytes)

@@ -413,11 +413,29 @@ static int check_children(struct runner *r, struct error *err)
     return step(r, &event, err);
 }
 
+/* Every worker that has a weights plane hears that the model can be had here. */
+static int offer_weights(struct runner *r, struct error *err)
+{
+    char endpoint[280];
+    int rc = 0;
+    for (uint32_t i = 0; r->offer && i < r->control_count && !rc; i++) {
+        const struct cluster_node *n = cluster_node_at(r->cluster, i);
+        if (!n->welcomed || n->weights_port == r->controls[i].offered_port ||
+            !cluster_weights_endpoint(r->cluster, i, endpoint, sizeof endpoint))
+            continue;
+        r->controls[i].offered_port = n->weights_port;
+        rc = offer_node(r->offer, endpoint, n->public_key, err);
+    }
+    return rc;
+}
+
 int loop_pass(struct runner *r, struct error *err)
 {
     int rc = check_children(r, err);
     if (!rc && r->cluster)
         rc = poll_controls(r, err);
+    if (!rc && r->offer)
+        rc = offer_weights(r, err);
     if (!rc && r->pipe)
         rc = poll_pipe(r, err);
     if (!rc && r->reached && r->scheduler) {

@@ -209,6 +209,7 @@ void runner_close(struct runner *r)
     for (uint32_t i = 0; i < r->control_count; i++)
         if (r->controls[i].link)
             link_close(r->controls[i].link, 0);
+    offer_stop(r->offer);
     cluster_destroy(r->cluster);
     cluster_actions_free(&r->actions);
     spawn_stop(r->spawn);

@@ -143,6 +143,7 @@ struct runner_node {
     uint32_t stage, first_block, last_block;
     char model[256];          /* loaded there; "" for none */
     uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
+    uint64_t weights_in, weights_out; /* bytes of model files received and sent since it started */
     double rtt_seconds;       /* of heartbeats; 0 unknown */
     int32_t temperature_millic;
     uint32_t refused;

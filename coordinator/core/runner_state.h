@@ -6,6 +6,7 @@
 
 #include "coordinator/core/cluster.h"
 #include "coordinator/core/config.h"
+#include "coordinator/core/offer.h"
 #include "coordinator/core/pipeline.h"
 #include "coordinator/core/planning.h"
 #include "coordinator/core/runner.h"
@@ -32,6 +33,7 @@ struct control_link {
     char text[256];
     char reason[128];        /* why it cannot be reached, asked once */
     bool told;
+    uint32_t offered_port;   /* of its weights plane, which weights were offered to */
 };
 
 struct runner {
@@ -46,6 +48,7 @@ struct runner {
     struct node_key *key;
     struct hub *hub;
     struct spawn *spawn;
+    struct offer *offer;              /* of the model's weights; NULL: to nobody */
     struct cluster *cluster;          /* NULL: in this process */
     struct cluster_actions actions;
     uint32_t control_count;

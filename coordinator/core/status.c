@@ -36,6 +36,8 @@ static void fill_node(const struct cluster_node *n, struct runner_node *out)
         out->tokens = n->heartbeat.u.heartbeat_reply.tokens;
         out->bytes_in = n->heartbeat.u.heartbeat_reply.bytes_in;
         out->bytes_out = n->heartbeat.u.heartbeat_reply.bytes_out;
+        out->weights_in = n->heartbeat.u.heartbeat_reply.weights_in;
+        out->weights_out = n->heartbeat.u.heartbeat_reply.weights_out;
         out->temperature_millic = n->heartbeat.u.heartbeat_reply.temperature_millic;
         out->refused = n->heartbeat.u.heartbeat_reply.refused;
     }

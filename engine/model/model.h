@@ -53,4 +53,5 @@ struct block_cost model_block_cost(const struct model *m, uint32_t block, enum k
 struct block_cost model_embedding_cost(const struct model *m);
 struct block_cost model_head_cost(const struct model *m);
 
+
 #endif

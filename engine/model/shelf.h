@@ -21,4 +21,10 @@ void shelf_put(struct shelf *s, struct stage *stage);
 void shelf_keep_only(struct shelf *s, uint32_t first_block, uint32_t last_block);
 uint32_t shelf_blocks(const struct shelf *s); /* on it now */
 
+/* The tensors that a stage of blocks first to last reads, those of blocks on the shelf (may be NULL) left out, in the
+ * order in which it does: calls visit for each (one that serves as embedding and head comes twice), stops at and returns
+ * the first non-zero result. */
+int model_slice(const struct model *m, const struct shelf *have, uint32_t first, uint32_t last,
+                int (*visit)(void *context, const struct gguf_tensor *t), void *context);
+
 #endif

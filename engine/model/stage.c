@@ -138,7 +138,8 @@ static int load(struct stage *s, struct error *err)
 {
     const struct stage_options *o = &s->options;
     struct weights_load l = {
-        .pool = o->pool, .keep_mapped = o->keep_mapped, .progress = o->progress, .context = o->progress_context};
+        .pool = o->pool, .keep_mapped = o->keep_mapped, .progress = o->progress, .context = o->progress_context,
+        .await_tensor = o->await_tensor, .await_context = o->await_context};
     bool shares_embedding = s->has_embedding && !s->model->global[OUTPUT];
     l.total = missing_bytes(s, shares_embedding);
 
@@ -177,6 +178,11 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
         (failed = forward_create(&m->shape, o->first_block, o->last_block, o->max_tokens, o->max_context, s->has_head,
                                  o->pool, &s->forward, err)) < 0)
         goto fail;
+    static const enum global_slot rotations[] = {ROPE_FREQS, ROPE_LONG, ROPE_SHORT};
+    const struct weights_load l = {.await_tensor = o->await_tensor, .await_context = o->await_context};
+    for (size_t i = 0; i < sizeof rotations / sizeof *rotations; i++)
+        if ((failed = weights_await(&l, m->global[rotations[i]], err)) < 0)
+            goto fail;
     for (uint32_t b = o->first_block; b <= o->last_block; b++) {
         enum rope_use use = m->shape.block[b].rope;
         if (use != ROPE_NOT && !s->ropes[use].inverse_frequency &&

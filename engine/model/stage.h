@@ -30,6 +30,10 @@ struct stage_options {
      * be NULL. Borrowed during stage_create only. */
     struct shelf *shelf;
     uint64_t *read_bytes;      /* how many bytes of tensors were read; may be NULL */
+    /* Called before a tensor's bytes are read, for files that are still being filled: 0 when they are there, an error
+     * to give up. Tensors come in the order of model_slice. May be NULL. */
+    int (*await_tensor)(void *context, const struct gguf_tensor *t, struct error *err);
+    void *await_context;
 };
 
 /* What a stage will hold, in bytes: the admission arithmetic, exact up to the allocator's rounding. */

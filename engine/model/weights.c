@@ -117,6 +117,11 @@ static int report(struct weights_load *l, uint64_t bytes, struct error *err)
     return 0;
 }
 
+int weights_await(const struct weights_load *l, const struct gguf_tensor *t, struct error *err)
+{
+    return t && l->await_tensor ? l->await_tensor(l->await_context, t, err) : 0;
+}
+
 /* Rows [first, first + rows) of the tensor seen as one long matrix. */
 static int load_rows(struct weights_load *l, const struct gguf_tensor *t, uint64_t first, uint64_t rows,
                      struct matrix *out, struct error *err)
@@ -221,8 +226,11 @@ int weights_load_block(const struct model *m, uint32_t block, struct weights_loa
         const struct gguf_tensor *t = m->block[block].slot[slot];
         if (!t)
             continue;
+        int failed = weights_await(l, t, err);
+        if (failed)
+            return failed;
         gguf_advise(m->g, t, true);
-        int failed = load_slot(m, block, slot, l, out, err);
+        failed = load_slot(m, block, slot, l, out, err);
         if (!l->keep_mapped)
             gguf_advise(m->g, t, false);
         if (failed)
@@ -236,8 +244,11 @@ static int load_global(const struct model *m, enum global_slot slot, struct weig
                        struct error *err)
 {
     const struct gguf_tensor *t = m->global[slot];
+    int failed = weights_await(l, t, err);
+    if (failed)
+        return failed;
     gguf_advise(m->g, t, true);
-    int failed = load_rows(l, t, 0, t->shape[1], out, err);
+    failed = load_rows(l, t, 0, t->shape[1], out, err);
     if (!l->keep_mapped)
         gguf_advise(m->g, t, false);
     return failed;
@@ -263,12 +274,15 @@ int weights_load_head(const struct model *m, struct weights_load *l, const struc
     } else {
         out->use = tied;
     }
-    if (!failed)
-        failed = weights_load_vector(m, m->global[OUTPUT_NORM], &out->norm, err);
-    if (!failed && m->global[OUTPUT_NORM_BIAS])
-        failed = weights_load_vector(m, m->global[OUTPUT_NORM_BIAS], &out->norm_bias, err);
-    if (!failed && m->global[OUTPUT_BIAS])
-        failed = weights_load_vector(m, m->global[OUTPUT_BIAS], &out->bias, err);
+    const struct {
+        const struct gguf_tensor *tensor;
+        float **to;
+    } vectors[] = {{m->global[OUTPUT_NORM], &out->norm},
+                   {m->global[OUTPUT_NORM_BIAS], &out->norm_bias},
+                   {m->global[OUTPUT_BIAS], &out->bias}};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors && !failed; i++)
+        if (vectors[i].tensor && !(failed = weights_await(l, vectors[i].tensor, err)))
+            failed = weights_load_vector(m, vectors[i].tensor, vectors[i].to, err);
     out->whole = !failed;
     return failed;
 }

@@ -34,6 +34,8 @@ struct weights_load {
     bool keep_mapped;
     int (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
     void *context;
+    int (*await_tensor)(void *context, const struct gguf_tensor *t, struct error *err); /* as in stage_options */
+    void *await_context;
     uint64_t done, total; /* bytes of tensors */
 };
 
@@ -49,6 +51,8 @@ void weights_free_block(struct block_weights *w);
 void weights_free_embedding(struct embedding_weights *w);
 void weights_free_head(struct head_weights *w);
 
+/* Waits until the tensor's bytes may be read; t may be NULL. */
+int weights_await(const struct weights_load *l, const struct gguf_tensor *t, struct error *err);
 /* A vector tensor as floats, for the caller to mem_free. */
 int weights_load_vector(const struct model *m, const struct gguf_tensor *t, float **out, struct error *err);
 

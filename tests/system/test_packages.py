@@ -155,7 +155,7 @@ def test_daemonset_is_one():
         assert container["command"][0] == "/usr/bin/brigade-worker"
         assert {w for w in container["command"] if w.startswith("--")} <= known
     ports = {p["name"]: p["containerPort"] for p in spec["containers"][0]["ports"]}
-    assert ports == {"control": 7700, "data": 7701} and re.search(r"^listen: tcp://0\.0\.0\.0:7700$", worker_yaml, re.M)
+    assert ports == {"control": 7700, "data": 7701, "weights": 7702} and re.search(r"^listen: tcp://0\.0\.0\.0:7700$", worker_yaml, re.M)
     for probe in ("readinessProbe", "livenessProbe"):
         assert spec["containers"][0][probe]["tcpSocket"]["port"] in ports
     paths = {m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}

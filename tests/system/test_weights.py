@@ -1,0 +1,279 @@
+"""Weights by slice: real workers on loopback that have no model file, counters of what travels, and everything that may go
+wrong on the way."""
+import glob
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import lab
+from lab import MODEL, PROMPT, Cluster, SkipTest, Worker, brigade, brigade_json, main, one_line, temporary_folder
+
+TOKENS = ["-p", PROMPT, "-n", "8", "--temp", "0"]
+
+
+def expected():
+    if not hasattr(expected, "text"):
+        expected.text = brigade("run", "-m", MODEL, *TOKENS).stdout
+    return expected.text
+
+
+class Bare(Cluster):
+    """A cluster whose workers have only a cache folder; the coordinator has a model of its own."""
+
+    def __init__(self, count=3, model=MODEL, worker_args=(), env=None):
+        self.nothing = temporary_folder()
+        os.mkdir(os.path.join(self.nothing, "models"))
+        self.source, lab.SOURCE = lab.SOURCE, self.nothing
+        self.worker_args, self.worker_env = worker_args, env
+        try:
+            super().__init__(count, worker_args=worker_args, env=env)
+        finally:
+            lab.SOURCE = self.source
+        self.model = os.path.join(self.nothing, "m.gguf")
+        shutil.copy(model, self.model)
+
+    def restart(self, i, *args, models=None):
+        self.workers[i].stop()
+        name = self.workers[i].name
+        lab.SOURCE = self.nothing
+        try:
+            self.workers[i] = Worker(self.folder, name, [self.public_key], *(args or self.worker_args),
+                                     *(["--models", models] if models else []), env=self.worker_env)
+        finally:
+            lab.SOURCE = self.source
+        self.write()
+
+    def run(self, split, *args, timeout=60):
+        return brigade("run", "-c", self.config, "-m", self.model, "--split", split, "--stages", len(split.split(",")), *TOKENS, *args,
+                       env={"BRIGADE_LOG": "info"}, timeout=timeout)
+
+    def tells(self, split, *args):
+        done = self.run(split, *args)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == expected(), (done.stdout, expected())
+        sent = re.search(r"of weights \((\d+) bytes\)", done.stderr)
+        return int(sent[1]) if sent else 0
+
+    def counters(self):
+        nodes = brigade_json("status", "-c", self.config)["nodes"]
+        return {n["name"]: (n["weights_in"], n["weights_out"], n.get("loaded")) for n in nodes}
+
+    def cache(self, i):
+        found = glob.glob(os.path.join(self.folder, f"w{i}.cache", "weights", "*.gguf"))
+        assert len(found) == 1, found
+        return found[0]
+
+
+def slice_of(first, last):
+    """{tensor: bytes} of a stage, the header among them, from the file's own directory."""
+    told = brigade_json("inspect", MODEL, "--tensors")
+    tensors = {t["name"]: t["bytes"] for t in told["tensors"]}
+    assert len(tensors) > 50
+    is_last = last == told["blocks"] - 1
+    found = {"header": os.path.getsize(MODEL) - sum(tensors.values())}
+    for name, size in tensors.items():
+        block = re.match(r"blk\.(\d+)\.", name)
+        embedding = name == "token_embd.weight" and (first == 0 or (is_last and "output.weight" not in tensors))
+        if embedding or (block and first <= int(block[1]) <= last) or (name.startswith("output") and is_last):
+            found[name] = size
+    return found
+
+
+def bytes_of(loaded):
+    return sum(slice_of(loaded["first_block"], loaded["last_block"]).values())
+
+
+def moves_what_is_lacked(cluster, split, held):
+    """Runs with that split: every worker receives what its slice has and `held` (of each name, a set of tensors) has
+    not, from the coordinator or from others; held grows. The bytes that travelled."""
+    before = cluster.counters()
+    sent = cluster.tells(split)
+    after, total = cluster.counters(), 0
+    for name, (received, _, loaded) in after.items():
+        tensors = slice_of(loaded["first_block"], loaded["last_block"])
+        lacked = sum(size for tensor, size in tensors.items() if tensor not in held[name])
+        received -= before[name][0]
+        if lacked:
+            near(received, lacked)
+        else:
+            assert received == 0, (name, received)
+        held[name] |= set(tensors)
+        total += received
+    passed_on = sum(after[n][1] - before[n][1] for n in after)
+    assert sent + passed_on == total, (sent, passed_on, total)
+    return total
+
+
+def near(got, want):
+    assert abs(got - want) <= 0.01 * want + 64, f"{got} bytes travelled where {want} belong"
+
+
+def test_each_worker_receives_its_slice_and_no_more():
+    cluster = Bare()
+    held = {w.name: set() for w in cluster.workers}
+    first = moves_what_is_lacked(cluster, "3,2,3", held)
+    assert first > os.path.getsize(MODEL)  # the header goes to each
+    # What is on the disk is the slice too, in a file as large as the model.
+    for i in range(3):
+        stat = os.stat(cluster.cache(i))
+        assert stat.st_size == os.path.getsize(MODEL) and stat.st_blocks * 512 < stat.st_size, stat
+    # After a fresh start, and with other splits, only what the new owners lack moves.
+    for split in ("3,2,3", "2,4,2"):
+        for i in range(3):
+            cluster.restart(i)
+        assert moves_what_is_lacked(cluster, split, held) < first
+    cluster.stop()
+
+
+def test_a_restart_moves_nothing():
+    cluster = Bare(1)
+    near(cluster.tells("8"), os.path.getsize(MODEL))
+    assert cluster.tells("8") == 0
+    cluster.restart(0)
+    assert cluster.tells("8") == 0
+    assert cluster.counters()["w0"][:2] == (0, 0)
+    assert " read in " in cluster.workers[0].errors()  # not from memory: from the cache
+    cluster.stop()
+
+
+def test_workers_serve_each_other():
+    """One worker has the file, the other gets its slice: both the coordinator and the first worker give."""
+    cluster = Bare(1)
+    folder = temporary_folder()
+    shutil.copy(MODEL, os.path.join(folder, "m.gguf"))
+    cluster.workers.append(Worker(cluster.folder, "full", [cluster.public_key], "--models", folder))
+    cluster.write()
+    sent = cluster.tells("4,4")
+    counters = cluster.counters()
+    assert counters["full"][0] == 0, counters
+    near(counters["w0"][0], bytes_of(counters["w0"][2]))
+    assert counters["w0"][0] == sent + counters["full"][1], (counters, sent)
+    assert counters["full"][1] > 0, "the other worker was never asked"
+    cluster.stop()
+
+
+def damage(path, where=None):
+    """Changes one byte in a part that is filled."""
+    size = os.path.getsize(path)
+    with open(path, "r+b") as f:
+        at = where
+        for at in range(size // 8, size, size // 64) if where is None else [where]:
+            f.seek(at)
+            if any(f.read(64)):
+                break
+        f.seek(at)
+        byte = f.read(1)
+        f.seek(at)
+        f.write(bytes([byte[0] ^ 1]))
+
+
+def test_a_changed_byte_on_disk_is_fetched_again():
+    cluster = Bare(2)
+    cluster.tells("4,4")
+    damage(cluster.cache(0))
+    for i in range(2):
+        cluster.restart(i)
+    sent = cluster.tells("4,4")
+    assert 0 < sent < os.path.getsize(MODEL) / 4, sent
+    assert sum("are damaged; they are fetched again" in w.errors() for w in cluster.workers) == 1
+    # The list of what is there, damaged or cut, is made anew.
+    state = cluster.cache(1).replace(".gguf", ".state")
+    os.truncate(state, os.path.getsize(state) - 1)
+    for i in range(2):
+        cluster.restart(i)
+    sent = cluster.tells("4,4")
+    assert sent > 0
+    # So is the coordinator's own list of hashes.
+    hashes = cluster.model + ".hashes"
+    assert os.path.exists(hashes)
+    damage(hashes, os.path.getsize(hashes) // 2)
+    for i in range(2):
+        cluster.restart(i)
+    assert cluster.tells("4,4") == 0
+    # A model that changed under the same name is another model, even if only its weights did.
+    damage(cluster.model, os.path.getsize(cluster.model) // 2)
+    sent = cluster.run("4,4")
+    assert sent.returncode == 0 and int(re.search(r"of weights \((\d+) bytes\)", sent.stderr)[1]) > os.path.getsize(MODEL), sent.stderr
+    cluster.stop()
+
+
+def test_a_killed_worker_goes_on_where_it_was():
+    """The kill comes in the middle of the transfer: what had come is not asked for again."""
+    big = os.path.join(temporary_folder(), "big.gguf")
+    done = brigade("quantize", MODEL, big, "F32")
+    assert done.returncode == 0, done.stderr
+    cluster = Bare(1, model=big)
+    size = os.path.getsize(big)
+    coordinator = subprocess.Popen([lab.BRIGADE, "run", "-c", cluster.config, "-m", cluster.model, *TOKENS, "--no-recovery"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = glob.glob(os.path.join(cluster.folder, "w0.cache", "weights", "*.gguf"))
+        if found and os.stat(found[0]).st_blocks * 512 > size // 5:
+            break
+        time.sleep(0.001)
+    cluster.workers[0].stop()
+    coordinator.wait(60)
+    have = os.stat(cluster.cache(0)).st_blocks * 512
+    cluster.restart(0)
+    done = cluster.run("8")
+    assert done.returncode == 0, done.stderr
+    received = cluster.counters()["w0"][0]
+    assert received <= size - have + (4 << 20) + 65536, (received, have, size)
+    assert have > size // 6, (have, size)
+    cluster.stop()
+
+
+def test_a_full_disk_is_a_clear_line():
+    cluster = Bare(1, worker_args=["--cache-limit", "2M"])
+    one_line(quiet(cluster), 1, "cache limit is reached", "raise --cache-limit")
+    cluster.stop()
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        raise SkipTest("a small disk needs root")
+    cluster = Bare(1)
+    cluster.workers[0].stop()
+    cache = os.path.join(cluster.folder, "w0.cache")
+    os.makedirs(cache, exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=66M", "tmpfs", cache], capture_output=True, text=True)
+    if done.returncode:
+        raise SkipTest(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    try:
+        cluster.restart(0)
+        one_line(quiet(cluster), 1, "the disk is full", "free some")
+    finally:
+        cluster.stop()
+        subprocess.run(["umount", cache], check=True)
+
+
+def quiet(cluster):
+    return brigade("run", "-c", cluster.config, "-m", cluster.model, *TOKENS, "--no-recovery", env={"BRIGADE_LOG": "error"})
+
+
+def test_without_a_cache_the_old_line_is_told():
+    cluster = Bare(1)
+    cluster.workers[0].stop()
+    settings = os.path.join(cluster.folder, "worker.yaml")
+    with open(settings, "w") as f:
+        f.write(f'version: 1\nlisten: "tcp://127.0.0.1:*"\nkey: w0.key\nallow: ["{cluster.public_key}"]\nmodels: [none]\n')
+    process = subprocess.Popen([lab.WORKER, "--config", settings], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        words = process.stdout.readline().split()
+        endpoint = next(w for w in words if w.startswith("tcp://"))
+        cluster.write(nodes=[("w0", endpoint, cluster.workers[0].public_key)])
+        one_line(quiet(cluster), 1, "m.gguf", "copy it there", "give --cache")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    # A folder that cannot be made is named.
+    blocker = os.path.join(cluster.folder, "w0.cache")
+    shutil.rmtree(blocker, ignore_errors=True)
+    open(blocker, "w").close()
+    cluster.restart(0)
+    one_line(quiet(cluster), 1, blocker)
+    cluster.stop()
+
+
+main(globals())
