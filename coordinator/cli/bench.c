@@ -220,6 +220,7 @@ static int bench(struct bench_options *o, struct error *err)
     struct runner *runner = NULL;
     double read = 0, peak = 0, bytes, macs;
     uint32_t longest = 0, widest = 1;
+    int64_t cache = 0; /* tokens, in whole pages a sequence: nobody waits or makes room for another */
     if (!rows)
         return error_set(err, ERR_NOMEM, "out of memory");
     size_t count = plan_rows(o, rows);
@@ -227,7 +228,11 @@ static int bench(struct bench_options *o, struct error *err)
         uint32_t need = rows[i].prefill ? rows[i].tokens + 1 : rows[i].context + rows[i].tokens + 1;
         longest = need > longest ? need : longest;
         widest = rows[i].batch > widest ? rows[i].batch : widest;
+        int64_t tokens = (int64_t)rows[i].batch * ((need + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS);
+        cache = tokens > cache ? tokens : cache;
     }
+    if (!o->compute.kv_tokens)
+        o->compute.kv_tokens = cache;
     if (!o->compute.context)
         o->compute.context = longest;
     o->compute.sequences = widest;
