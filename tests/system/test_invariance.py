@@ -1,8 +1,10 @@
 """The same bits whatever the split, the batch, the threads, the ISA level: one checksum of the raw logits for all."""
 import os
+import shutil
 import subprocess
 
-from lab import MODEL, PROMPT, SkipTest, brigade, brigade_json, main, temporary_folder
+import lab
+from lab import MODEL, PROMPT, Cluster, SkipTest, Worker, brigade, brigade_json, main, temporary_folder
 
 FOLDER = temporary_folder()
 
@@ -107,6 +109,33 @@ def test_arm64_under_qemu():
                                    "--top", "1", "--threads", "2"], capture_output=True, text=True, timeout=300,
                                   env={**os.environ, "BRIGADE_ISA": level})
             assert f"crc32 {want:08x}" in done.stdout, f"{kind} at {level}: {done.stdout[-80:]} {done.stderr}"
+
+
+def test_arm64_workers_in_one_pipeline_with_this_machine():
+    """Two arm64 workers under qemu, which receive their slices from here, and one of this machine: one checksum."""
+    arm = os.environ.get("BRIGADE_ARM64")
+    if not arm:
+        raise SkipTest("BRIGADE_ARM64 names no arm64 build of brigade")
+    worker = os.path.join(os.path.dirname(os.path.dirname(arm)), "worker", "brigade-worker")
+    wrapper, nothing = os.path.join(FOLDER, "arm64-worker"), temporary_folder()
+    with open(wrapper, "w") as f:
+        f.write(f'#!/bin/sh\nexec qemu-aarch64 -cpu max -L / "{worker}" "$@"\n')
+    os.chmod(wrapper, 0o755)
+    model = os.path.join(nothing, "m.gguf")
+    shutil.copy(MODEL, model)
+    cluster = Cluster(0)
+    here = lab.WORKER
+    for name, program in (("arm0", wrapper), ("here", here), ("arm1", wrapper)):
+        lab.WORKER, lab.SOURCE = program, nothing
+        try:
+            cluster.workers.append(Worker(cluster.folder, name, [cluster.public_key]))
+        finally:
+            lab.WORKER, lab.SOURCE = here, os.path.dirname(os.path.dirname(MODEL))
+    cluster.write()
+    levels = [w.ready.split(" isa ")[1].split()[0] for w in cluster.workers]
+    assert levels[0] in ("neon", "dotprod", "i8mm") and levels[0] != levels[1], levels
+    assert crc(model, "-c", cluster.config, "--stages", 3, "--split", "3,3,2") == crc(MODEL)
+    cluster.stop()
 
 
 main(globals())
