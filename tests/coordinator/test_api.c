@@ -5,6 +5,7 @@
 #include "coordinator/api/openai_response.h"
 #include "tests/check.h"
 
+#include <dirent.h>
 #include <unistd.h>
 
 static int parse(bool chat, const char *body, struct api_request *r, struct api_error *e)
@@ -161,10 +162,45 @@ static void test_keys(void)
     CHECK_INT(api_keys_read(path, &k, &err), ERR_IO);
 }
 
+/* One file of the corpus: bad-… is refused by both endpoints, chat-… and text-… are accepted by their own only. */
+static void check_file(const char *name)
+{
+    char path[600], body[1 << 17];
+    snprintf(path, sizeof path, "%s/%s", CORPUS, name);
+    FILE *f = fopen(path, "r");
+    REQUIRE(f);
+    size_t n = fread(body, 1, sizeof body, f);
+    fclose(f);
+    for (int chat = 0; chat < 2; chat++) {
+        struct api_request r;
+        struct api_error e = {0};
+        bool good = !api_parse_request(chat, body, n, &r, &e);
+        api_request_free(&r);
+        if (good != !strncmp(name, chat ? "chat-" : "text-", 5))
+            CHECK_FAIL("%s: %s as %s: %s", name, good ? "accepted" : "refused", chat ? "chat" : "text", e.message);
+        if (!good)
+            CHECK(e.status == 400 && *e.message && !strcmp(e.type, "invalid_request_error"));
+    }
+}
+
+static void test_corpus(void)
+{
+    DIR *d = opendir(CORPUS);
+    int files = 0;
+    REQUIRE(d);
+    for (struct dirent *entry; (entry = readdir(d));)
+        if (*entry->d_name != '.') {
+            check_file(entry->d_name);
+            files++;
+        }
+    closedir(d);
+    CHECK(files > 50);
+}
+
 static const struct check_test tests[] = {
     {"what is not asked for", test_defaults},       {"every field where it belongs", test_fields},
     {"refused by name", test_refusals},             {"nesting is bounded", test_depth},
     {"text as JSON", test_json_text},               {"answers are JSON", test_answers_are_json},
-    {"keys", test_keys},
+    {"keys", test_keys},                            {"the corpus", test_corpus},
 };
 CHECK_MAIN(tests)

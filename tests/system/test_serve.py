@@ -281,6 +281,21 @@ def test_malformed_http():
     s.stop()
 
 
+def test_http_corpus():
+    """Raw connections: bad-… get a 4xx (or the door), ok-… an answer; and the server lives on."""
+    s = shared()
+    folder = os.path.join(SOURCE, "tests/coordinator/corpus/fuzz_http")
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as f:
+            got = raw(s, f.read(), close=name.startswith("bad-"))  # half a close is a hang-up
+        statuses = [int(line.split()[1]) for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+        if name.startswith("ok-"):
+            assert statuses and statuses[-1] in (200, 204), (name, got[:200])
+        else:
+            assert not got or 400 <= statuses[-1] < 500 or statuses[-1] == 505, (name, got[:200])
+    assert json.loads(s.get("/health"))["status"] == "ready"
+
+
 def test_limits():
     s = Server("--max-body", "4K", "--read-timeout", 2)
     big = json.dumps({"prompt": "x" * 10000})
