@@ -157,6 +157,8 @@ void status_handle(struct api_server *s, struct http_call *call)
                             (json_int_t)st.tokens_in, "tokens_out", (json_int_t)st.tokens_out, "requests_done",
                             (json_int_t)st.requests_done, "requests_failed", (json_int_t)st.requests_failed,
                             "requests_cancelled", (json_int_t)st.requests_cancelled));
+        json_object_update_new(root, json_pack("{s:i, s:I, s:I}", "pages_idle", (int)st.pages_idle, "prompt_tokens_shared",
+                                               (json_int_t)st.tokens_shared, "preempted", (json_int_t)st.preempted));
         json_object_set_new(root, "stages", stages_json(&st));
         json_object_set_new(root, "nodes", nodes_json(&st));
         json_object_set_new(root, "links", links_json(&st));
