@@ -128,7 +128,7 @@ int runner_prepare(struct runner *r, uint32_t stages, struct error *err)
         o.groups = o.in_flight = r->o.microbatches;
     r->groups = o.groups;
     r->next_deadline = INT64_MAX;
-    int rc = r->scheduler ? scheduler_regroup(r->scheduler, o.groups, o.in_flight, err)
+    int rc = r->scheduler ? scheduler_regroup(r->scheduler, stages, o.groups, o.in_flight, err)
                           : scheduler_create(&o, &r->scheduler, err);
     if (rc)
         return rc;

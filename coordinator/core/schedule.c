@@ -342,15 +342,6 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 
 void scheduler_restart(struct scheduler *s)
 {
-    scheduler_restart_with(s, 0, 0);
-}
-
-void scheduler_restart_with(struct scheduler *s, uint32_t stages, uint32_t groups)
-{
-    if (groups)
-        s->groups = groups < s->o.in_flight ? groups : s->o.in_flight;
-    if (stages)
-        s->o.stages = stages;
     if (s->pace)
         pace_forget(s->pace, s->o.stages);
     while (s->running_count)
@@ -360,7 +351,7 @@ void scheduler_restart_with(struct scheduler *s, uint32_t stages, uint32_t group
     prefix_clear(s->pages);
 }
 
-int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, struct error *err)
+int scheduler_regroup(struct scheduler *s, uint32_t stages, uint32_t groups, uint32_t in_flight, struct error *err)
 {
     uint32_t have = s->o.in_flight;
     if (s->sent_count || !groups || in_flight < groups)
@@ -382,8 +373,11 @@ int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, 
     }
     for (uint32_t i = in_flight; i < have; i++)
         mem_free(s->sent[i].spans);
-    s->o.groups = groups;
+    s->o.groups = s->groups = groups;
     s->o.in_flight = in_flight;
+    s->o.stages = stages;
+    if (s->pace)
+        pace_forget(s->pace, stages);
     s->turn = 0;
     return 0;
 }

@@ -70,13 +70,11 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 void scheduler_cancel_all(struct scheduler *s, int64_t now_us);
 void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_us);
 /* Forgets what is under way and starts every running sequence again from its known tokens: the stages behind the pipe
- * are new, `stages` of them (0: as many as before), and decoding sequences are dealt into `groups` micro-batches at first
- * (0: as before; at most in_flight). What follows is the same tokens (replay). */
+ * are new. What follows is the same tokens (replay). */
 void scheduler_restart(struct scheduler *s);
-void scheduler_restart_with(struct scheduler *s, uint32_t stages, uint32_t groups);
-
-/* Another number of groups and micro-batches in flight, for other stages; only while nothing is under way. */
-int scheduler_regroup(struct scheduler *s, uint32_t groups, uint32_t in_flight, struct error *err);
+/* Another number of stages (0: none that are measured), groups and micro-batches in flight; only while nothing is under
+ * way. What was learned of the old stages is forgotten. */
+int scheduler_regroup(struct scheduler *s, uint32_t stages, uint32_t groups, uint32_t in_flight, struct error *err);
 
 enum { SCHEDULER_BATCH_BUCKETS = 12 };
 

@@ -14,7 +14,7 @@
 
 /* While a prompt is computed beside streams their round is meant to take so many times what it takes without. Below the
  * promised 1.5, for stages are noisy. */
-#define PACE_STRETCH 1.4
+#define PACE_STRETCH 1.3
 
 struct pace;
 

@@ -339,6 +339,39 @@ static void both_stages_are_busy(void)
     scheduler_destroy(w.s);
 }
 
+static void fewer_stages_are_learned_anew(void)
+{
+    /* Three stages become two slower ones in the middle of everything: streams go on, and prompts ride by their times. */
+    static struct world w;
+    static struct stream streams[4], large;
+    struct error e = {0};
+    double most;
+    w = (struct world){.stages = 3, .hop_us = 300, .noise = 0.05, .seed = 3};
+    for (int s = 0; s < 3; s++)
+        w.cost[s] = (struct costs){4000, 100, 500, 0};
+    begin(&w, 3, false);
+    for (uint32_t i = 0; i < 4; i++)
+        ask(&w, &streams[i], 64, 8000);
+    for (int i = 0; i < 300; i++)
+        move(&w);
+    scheduler_restart(w.s);
+    w.under_way = 0;
+    w.stages = 2;
+    w.cost[0] = w.cost[1] = (struct costs){12000, 300, 2500, 0};
+    REQUIRE(!scheduler_regroup(w.s, 2, 2, 4, &e));
+    for (int i = 0; i < 400; i++)
+        move(&w);
+    double bare = mean_gap(&w, streams, 4, 300, &most);
+    CHECK(bare > 20000 && bare < 40000);
+    ask(&w, &large, 2048, 2);
+    for (int i = 0; i < 40; i++)
+        move(&w);
+    double beside = mean_gap(&w, streams, 4, 200, &most);
+    if (!(beside > 1.2 * bare && beside < 1.5 * bare))
+        CHECK_FAIL("%.0f us between tokens became %.0f", bare, beside);
+    scheduler_destroy(w.s);
+}
+
 static void nothing_is_believed_at_once(void)
 {
     struct pace *p = NULL;
@@ -386,6 +419,7 @@ static const struct check_test tests[] = {
     {"a long prompt slows streams by less than half", a_long_prompt_slows_streams_by_less_than_half},
     {"the number of micro-batches follows the stages", the_number_of_micro_batches_follows_the_stages},
     {"both stages are busy", both_stages_are_busy},
+    {"fewer stages are learned anew", fewer_stages_are_learned_anew},
 };
 
 CHECK_MAIN(tests)
