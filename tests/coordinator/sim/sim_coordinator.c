@@ -136,7 +136,7 @@ static void reached(const struct cluster_action *a)
                                   .chunk_tokens = SIM_CHUNK,
                                   .groups = groups,
                                   .in_flight = groups + 1};
-    int rc = w.scheduler ? scheduler_regroup(w.scheduler, groups, groups + 1, &err)
+    int rc = w.scheduler ? scheduler_regroup(w.scheduler, 0, groups, groups + 1, &err)
                          : scheduler_create(&o, &w.scheduler, &err);
     if (rc)
         sim_broken("%s", err.text);
