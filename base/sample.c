@@ -1,10 +1,10 @@
 /* Sorting by insertion and a mean. Owns nothing. */
 #include "base/sample.h"
 
-double sample_middle(double *values, size_t count)
+double sample_usual(double *values, size_t count)
 {
     double sum = 0;
-    size_t cut = count / 4;
+    size_t used = count > 2 ? count - (count + 3) / 4 : count;
     for (size_t i = 1; i < count; i++) {
         double v = values[i];
         size_t at = i;
@@ -12,7 +12,7 @@ double sample_middle(double *values, size_t count)
             values[at] = values[at - 1];
         values[at] = v;
     }
-    for (size_t i = cut; i < count - cut; i++)
+    for (size_t i = 0; i < used; i++)
         sum += values[i];
-    return count ? sum / (double)(count - 2 * cut) : 0;
+    return used ? sum / (double)used : 0;
 }

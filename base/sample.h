@@ -4,8 +4,9 @@
 
 #include <stddef.h>
 
-/* The mean of the middle half of the values: neither one interruption nor one lucky run decides. Sorts them, and is meant
+/* The mean of all but the largest quarter (rounded up, when there are more than two): what usually happens, the usual small
+ * disturbances included, without the interruptions that took as long as all the rest. Sorts the values, and is meant
  * for dozens. 0 for none. */
-double sample_middle(double *values, size_t count);
+double sample_usual(double *values, size_t count);
 
 #endif

@@ -88,7 +88,7 @@ static int echoes(struct echoing *e, uint32_t rounds, size_t bytes, bool empty, 
     while (!rc && count < rounds && (!count || clock_ms() < e->end_ms))
         rc = echo(e, bytes, empty, &times[count++], err);
     if (!rc)
-        *seconds = sample_middle(times, count);
+        *seconds = sample_usual(times, count);
     return rc;
 }
 

@@ -10,7 +10,8 @@
 #include "engine/kernels/ops.h"
 #include "execution/throttle.h"
 
-#define PATIENCE_S 0.04 /* of one cell: more passes than the least fit into it */
+#define PATIENCE_S 0.03 /* of one cell: more passes than the least fit into it */
+#define PATIENCE_ONE_S 0.12 /* the same where one sequence decodes, which every plan needs to know well */
 #define LONG_S 0.12     /* a pass this long is timed once and trusted */
 #define PASSES_LEAST 4
 #define PASSES_MOST 24
@@ -168,7 +169,8 @@ static int time_run(struct profiling *p, struct stage *s, struct stage_probe *o,
     int rc = stage_probe(s, o, t);
     double once = (double)(clock_ns() - start) * 1e-9;
     if (!rc && !late && once < LONG_S) {
-        int most = (int)(PATIENCE_S / (once > 1e-6 ? once : 1e-6));
+        double patience = o->sequences == 1 && o->tokens == 1 ? PATIENCE_ONE_S : PATIENCE_S;
+        int most = (int)(patience / (once > 1e-6 ? once : 1e-6));
         o->repeat = most < PASSES_LEAST ? PASSES_LEAST : most > PASSES_MOST ? PASSES_MOST : most;
         rc = stage_probe(s, o, t);
     }

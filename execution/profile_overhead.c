@@ -107,5 +107,5 @@ double profile_overhead(struct pool *pool, uint32_t width, double slowdown)
     buffer_free(&r.onward_header);
     buffer_free(&r.onward_tokens);
     mem_free(r.values);
-    return rc ? rc : sample_middle(times, ROUNDS) * slowdown;
+    return rc ? rc : sample_usual(times, ROUNDS) * slowdown;
 }

@@ -9,7 +9,7 @@
 
 struct compute_options {
     const char *model, *config, *kv, *objective, *codec;
-    int64_t stages, threads, context, kv_tokens, chunk;
+    int64_t stages, threads, context, kv_tokens, chunk, microbatches;
     double rejoin_seconds;     /* negative: not given */
     struct option_list split;
     bool json, no_recovery;

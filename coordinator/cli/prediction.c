@@ -125,9 +125,10 @@ json_t *trace_json(struct runner *r)
     json_t *list = json_array();
     for (uint32_t i = 0; i < status.stage_count; i++) {
         const struct runner_stage *s = &status.stages[i];
-        json_array_append_new(list, json_pack("{s:i, s:I, s:I, s:f, s:f, s:f}", "stage", (int)i, "microbatches",
+        json_array_append_new(list, json_pack("{s:i, s:I, s:I, s:f, s:f, s:f, s:f}", "stage", (int)i, "microbatches",
                                               (json_int_t)s->microbatches, "tokens", (json_int_t)s->tokens, "compute_s",
-                                              s->compute_seconds, "decode_ms", s->decode_seconds * 1e3, "wait_s", s->wait_seconds));
+                                              s->compute_seconds, "decode_ms", s->decode_seconds * 1e3,
+                                              "decode_predicted_ms", s->predicted_seconds * 1e3, "wait_s", s->wait_seconds));
     }
     json_t *trace = json_pack("{s:o, s:f, s:f}", "stages", list, "round_ms", status.round_seconds * 1e3, "hop_us",
                               status.hop_seconds * 1e6);
@@ -143,8 +144,11 @@ void trace_print(struct runner *r)
     printf("where the time went, by the stages' own clocks:\n");
     for (uint32_t i = 0; i < status.stage_count; i++) {
         const struct runner_stage *s = &status.stages[i];
-        printf("  stage %u: %llu micro-batches, compute %.3f s (decode step %.3f ms), waited %.3f s\n", i,
-               (unsigned long long)s->microbatches, s->compute_seconds, s->decode_seconds * 1e3, s->wait_seconds);
+        printf("  stage %u: %llu micro-batches, compute %.3f s (decode step %.3f ms", i, (unsigned long long)s->microbatches,
+               s->compute_seconds, s->decode_seconds * 1e3);
+        if (s->predicted_seconds > 0)
+            printf(", predicted %.3f", s->predicted_seconds * 1e3);
+        printf("), waited %.3f s\n", s->wait_seconds);
     }
     printf("  a decode round %.3f ms; %.0f us a hop (serialise, encrypt, wire, decrypt, wake) over %u hops\n",
            status.round_seconds * 1e3, status.hop_seconds * 1e6, status.stage_count + 1);

@@ -140,6 +140,28 @@ static int solve(struct runner *r, struct plan_problem *problem, uint32_t nodes,
     return planning_solve(problem, 0, NULL, 0, &r->plan, err);
 }
 
+/* What the stages that ran so far say about their nodes' profiles: corrections of them, for the next plan. */
+static void learn_speeds(struct runner *r, uint32_t nodes)
+{
+    struct runner_stage seen[PLAN_MAX_DEVICES];
+    if (!r->corrections || !r->meter || !r->planned || stage_meter_count(r->meter) != (uint32_t)r->plan.stages)
+        return;
+    stage_meter_read(r->meter, seen);
+    for (int s = 0; s < r->plan.stages; s++) {
+        const char *name = r->problem->device[r->plan.stage[s].device].name;
+        double expected = planning_expected(r->problem, &r->plan, (uint32_t)s, &seen[s]);
+        for (uint32_t i = 0; i < nodes; i++) {
+            if (strcmp(cluster_node_at(r->cluster, i)->name, name))
+                continue;
+            double before = r->corrections[i];
+            r->corrections[i] = planning_correct(before, &seen[s], expected);
+            if (r->corrections[i] != (before > 0 ? before : 1))
+                log_info("\"%s\" took %.3f ms for a step where the plan expects %.3f ms; its profile counts %.2f times", name,
+                         seen[s].decode_seconds * 1e3, expected * 1e3, r->corrections[i]);
+        }
+    }
+}
+
 int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err)
 {
     uint32_t all = cluster_node_count(r->cluster), n = 0, which[CLUSTER_NODES_MAX];
@@ -152,9 +174,12 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     struct planning_node *nodes = mem_zalloc(n, sizeof *nodes);
     struct planning_link *links = mem_zalloc((size_t)n * n, sizeof *links);
     struct plan_problem *problem = NULL;
+    if (!r->corrections)
+        r->corrections = mem_zalloc(all, sizeof *r->corrections);
+    learn_speeds(r, all);
     if (!r->token_rtt_seconds)
         r->token_rtt_seconds = mem_zalloc(all, sizeof *r->token_rtt_seconds);
-    int rc = nodes && links && r->token_rtt_seconds ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
+    int rc = nodes && links && r->token_rtt_seconds && r->corrections ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
     if (!rc)
         token_links_measure(r->hub, r->cluster, r->token_rtt_seconds);
     for (uint32_t a = 0; a < n && !rc; a++) {
@@ -167,6 +192,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
             .host = cluster_node_host(r->cluster, which[a]) + 1,
             .cores = node->cores,
             .threads = node->threads,
+            .correction = r->corrections[which[a]],
             .host_read_bytes_per_s = own_read_bandwidth(r),
             .profile = node->profiled ? &cluster_node_at(r->cluster, node->profile_of)->profile : NULL};
         for (uint32_t b = 0; b < n; b++) {

@@ -5,10 +5,16 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
 #include "planner/cost.h"
 
 #define GRID_MAX 64
+/* Running statistics change a profile: from so many micro-batches on, when they differ by so much, and so far at most. */
+#define CORRECT_LEAST 16
+#define CORRECT_BAND 1.05
+#define SLOWER_MOST 32.0
+#define FASTER_MOST 4.0
 /* For links that nobody measured: a wired home network. */
 #define UNKNOWN_BYTES_PER_S 117e6
 #define UNKNOWN_RTT_S 0.3e-3
@@ -213,6 +219,20 @@ static double buffer_bytes(const struct planning_input *in)
     return (double)memory.buffers;
 }
 
+static void correct_profile(struct plan_device *d, double factor)
+{
+    struct plan_profile *f = d->profile;
+    for (int i = 0; i < f->classes * f->batches * f->contexts; i++)
+        f->decode[i] *= factor;
+    for (int i = 0; i < f->classes * f->chunks * f->pasts; i++)
+        f->prefill[i] *= factor;
+    for (int i = 0; i < f->batches; i++)
+        f->head[i] *= factor;
+    f->embedding_per_token *= factor;
+    d->read /= factor;
+    d->compute /= factor;
+}
+
 static int fill_device(const struct planning_input *in, uint32_t i, int classes, struct plan_problem *p,
                        struct error *err)
 {
@@ -234,7 +254,34 @@ static int fill_device(const struct planning_input *in, uint32_t i, int classes,
     if (node->profile->u.profile.int8_macs_per_s > 0)
         d->compute = 2 * node->profile->u.profile.int8_macs_per_s;
     d->overhead_s = node->profile->u.profile.overhead_seconds;
-    return fill_profile(node->profile, &p->model, classes, d, err);
+    int rc = fill_profile(node->profile, &p->model, classes, d, err);
+    if (!rc && node->correction > 0)
+        correct_profile(d, node->correction);
+    return rc;
+}
+
+double planning_expected(const struct plan_problem *p, const struct plan *plan, uint32_t stage,
+                         const struct runner_stage *measured)
+{
+    const struct plan_stage *s = &plan->stage[stage];
+    if (stage >= (uint32_t)plan->stages || plan->tpot_s <= 0 || !measured->decodes)
+        return 0;
+    /* Linear between whole numbers of sequences, as the grid is. */
+    int batch = (int)measured->decode_sequences;
+    batch = batch < 1 ? 1 : batch;
+    double low = cost_stage_decode_at(p, s->device, s->first_block, s->last_block, batch, measured->decode_context);
+    double high = cost_stage_decode_at(p, s->device, s->first_block, s->last_block, batch + 1, measured->decode_context);
+    double part = measured->decode_sequences - batch;
+    return low + (part > 0 ? part : 0) * (high - low) - p->device[s->device].overhead_s;
+}
+
+double planning_correct(double before, const struct runner_stage *measured, double expected)
+{
+    double now = before > 0 ? before : 1, ratio = expected > 0 ? measured->decode_seconds / expected : 1;
+    if (measured->decodes < CORRECT_LEAST || !(ratio > 0) || (ratio < CORRECT_BAND && ratio > 1 / CORRECT_BAND))
+        return now;
+    now *= ratio;
+    return now > SLOWER_MOST ? SLOWER_MOST : now < 1 / FASTER_MOST ? 1 / FASTER_MOST : now;
 }
 
 int planning_problem(const struct planning_input *in, struct plan_problem **out, struct error *err)

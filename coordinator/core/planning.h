@@ -16,8 +16,11 @@ struct planning_node {
     double rtt_seconds;                    /* between coordinator and node */
     uint32_t host, cores, threads;         /* nodes of one host (not 0) share its cores */
     double host_read_bytes_per_s;          /* and what its memory can be read at; 0: unknown */
+    double correction;                     /* how many times as long as its profile says work takes there; 0: 1 */
     const struct control_message *profile; /* a Profile, or NULL: nothing measured, nothing predicted */
 };
+
+struct runner_stage;
 
 struct planning_link {
     double bytes_per_s, rtt_seconds;       /* bytes_per_s 0: unknown */
@@ -44,6 +47,16 @@ int planning_problem(const struct planning_input *in, struct plan_problem **out,
  * happens. ERR_USAGE for a split that is not the model's, ERR_INFEASIBLE with the arithmetic. */
 int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
                    struct plan *out, struct error *err);
+
+/* What a plan expects of the micro-batches that a stage's meter saw: its blocks (and ends) without the bookkeeping around
+ * them. 0 where nothing was measured, on either side. */
+double planning_expected(const struct plan_problem *p, const struct plan *plan, uint32_t stage,
+                         const struct runner_stage *measured);
+
+/* Clocks change: the correction of a node's profile, from the one its plan was made with, after its stage was seen to take
+ * `measured` where `expected` was. Few micro-batches, or a difference that may be chance, change nothing; nobody becomes
+ * more than 32 times slower or 4 times faster than it was measured. */
+double planning_correct(double before, const struct runner_stage *measured, double expected);
 
 /* Stages in the order given, node i holding split[i] blocks, with memory but without times: for what was not measured. */
 void planning_unmeasured(const struct plan_problem *p, const uint32_t *split, uint32_t split_count, struct plan *out);

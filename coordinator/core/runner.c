@@ -7,7 +7,6 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "base/sensors.h"
 #include "coordinator/core/runner_state.h"
 
 const char *runner_phase_name(enum runner_phase phase)
@@ -165,8 +164,6 @@ int runner_open(const struct runner_options *options, struct runner **out, struc
         rc = error_set(err, ERR_USAGE, "there is no cluster to look at: give its cluster.yaml");
     if (!rc)
         rc = waker_create(&r->waker, err);
-    if (!rc && !r->config && !r->o.stages)
-        rc = energy_start(sensors_root(), &r->energy, err);
     if (!rc)
         rc = r->config || r->o.stages ? bring_up_cluster(r, err) : bring_up_here(r, err);
     if (rc) {
@@ -216,7 +213,6 @@ void runner_close(struct runner *r)
     cluster_destroy(r->cluster);
     cluster_actions_free(&r->actions);
     spawn_stop(r->spawn);
-    energy_close(r->energy);
     if (r->hub)
         hub_destroy(r->hub);
     if (r->key)
@@ -225,6 +221,7 @@ void runner_close(struct runner *r)
         waker_destroy(r->waker);
     plan_problem_free(r->problem);
     mem_free(r->token_rtt_seconds);
+    mem_free(r->corrections);
     config_free(r->config);
     tokenizer_close(r->tokenizer);
     model_close(r->model);

@@ -147,17 +147,7 @@ struct runner_node {
     double rtt_seconds;       /* of heartbeats; 0 unknown */
     int32_t temperature_millic;
     uint32_t refused;
-    bool energy_measured;
-    double joules, watts;     /* since its worker was started; now */
-    char energy_source[64];   /* what measures, or why nothing does */
 };
-
-struct runner_energy {        /* of all machines, each counted once however many workers share it */
-    uint32_t machines, measured;
-    double joules, watts;     /* of those that are measured */
-    char source[64];
-};
-void runner_energy_sum(const struct runner_node *nodes, uint32_t count, struct runner_energy *out);
 
 struct runner_link {
     char from[128], to[128];
@@ -169,6 +159,9 @@ struct runner_stage {         /* what micro-batches measured, by the stages' own
     uint64_t microbatches, tokens;
     double compute_seconds;   /* in all */
     double decode_seconds;    /* median of the last micro-batches that only decoded, one token a sequence */
+    uint32_t decodes;         /* how many those were */
+    double decode_sequences, decode_context; /* of them on average: how many at once, how far they looked back */
+    double predicted_seconds; /* what the plan says of the same; 0 where nothing was predicted */
     double wait_seconds;      /* between having a micro-batch and starting it, in all */
 };
 
@@ -190,7 +183,6 @@ struct runner_status {
     double round_seconds;     /* of a decoding micro-batch through all stages and back; median, 0 unknown */
     double hop_seconds;       /* of that, outside the stages' computing, for one of stage_count + 1 hops */
     uint32_t node_count, link_count, stage_count;
-    struct runner_energy energy;
     struct runner_node *nodes;
     struct runner_link *links;
     struct runner_stage *stages;

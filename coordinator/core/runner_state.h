@@ -4,13 +4,11 @@
 
 #include <pthread.h>
 
-#include "base/energy.h"
 #include "coordinator/core/cluster.h"
 #include "coordinator/core/config.h"
 #include "coordinator/core/offer.h"
 #include "coordinator/core/pipeline.h"
 #include "coordinator/core/planning.h"
-#include "coordinator/core/roster.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
 #include "coordinator/core/spawn.h"
@@ -47,7 +45,6 @@ struct runner {
     struct tokenizer *tokenizer;
 
     struct config *config;
-    struct roster roster;             /* who is still in its file */
     struct node_key *key;
     struct hub *hub;
     struct spawn *spawn;
@@ -64,9 +61,9 @@ struct runner {
     struct plan plan;
     bool planned;
     double own_read_bytes_per_s;      /* of this machine's memory, when our workers share it; 0: not measured */
+    double *corrections;              /* of profiles, one a node, learnt from running stages; NULL before the first plan */
     double *token_rtt_seconds;        /* one a node, measured before the first plan; NULL before */
 
-    struct energy_meter *energy;      /* of this machine, when it computes itself */
     struct waker *waker;
     struct pipeline *pipe;            /* NULL until stages are loaded */
     bool remote;

@@ -11,6 +11,7 @@ enum { KEPT = 64, UNDER_WAY = 1024 };
 struct stage_row {
     struct runner_stage sums;
     double decode[KEPT]; /* seconds of the last decoding micro-batches */
+    double sequences[KEPT], context[KEPT]; /* of them: how many, and how far they looked back on average */
     uint32_t decode_count;
 };
 
@@ -21,6 +22,7 @@ struct stage_meter {
         uint64_t id;
         int64_t at_us;
         uint32_t tokens;
+        double context;
         bool decodes;
     } sent[UNDER_WAY];             /* by id modulo UNDER_WAY */
     double round[KEPT], hop[KEPT]; /* seconds of the last decoding rounds */
@@ -49,11 +51,15 @@ void stage_meter_destroy(struct stage_meter *m)
 void stage_meter_sent(struct stage_meter *m, const struct frame_work *work, int64_t now_us)
 {
     bool decodes = true;
+    double context = 0;
     for (uint32_t i = 0; i < work->span_count; i++)
         decodes &= work->spans[i].count == 1 && work->spans[i].first > 0;
     m->sent[work->microbatch % UNDER_WAY].id = work->microbatch;
     m->sent[work->microbatch % UNDER_WAY].at_us = now_us;
     m->sent[work->microbatch % UNDER_WAY].tokens = work->tokens;
+    for (uint32_t i = 0; i < work->span_count; i++)
+        context += (double)work->spans[i].first / work->span_count;
+    m->sent[work->microbatch % UNDER_WAY].context = context;
     m->sent[work->microbatch % UNDER_WAY].decodes = decodes;
 }
 
@@ -81,8 +87,12 @@ void stage_meter_result(struct stage_meter *m, const struct frame_result *result
         row->sums.tokens += m->sent[result->microbatch % UNDER_WAY].tokens;
         row->sums.compute_seconds += seconds;
         row->sums.wait_seconds += (double)(t->started_us - t->received_us) / 1e6;
-        if (m->sent[result->microbatch % UNDER_WAY].decodes)
-            row->decode[row->decode_count++ % KEPT] = seconds;
+        if (m->sent[result->microbatch % UNDER_WAY].decodes) {
+            uint32_t at = row->decode_count++ % KEPT;
+            row->decode[at] = seconds;
+            row->sequences[at] = m->sent[result->microbatch % UNDER_WAY].tokens;
+            row->context[at] = m->sent[result->microbatch % UNDER_WAY].context;
+        }
     }
     if (known && seen == m->stages && m->sent[result->microbatch % UNDER_WAY].decodes)
         add_round(m, (double)(now_us - m->sent[result->microbatch % UNDER_WAY].at_us) / 1e6, computed);
@@ -109,11 +119,24 @@ static double median(const double *ring, uint32_t count)
     return n ? (sorted[n / 2] + sorted[(n - 1) / 2]) / 2 : 0;
 }
 
+static double mean(const double *ring, uint32_t count)
+{
+    double sum = 0;
+    uint32_t n = count < KEPT ? count : KEPT;
+    for (uint32_t i = 0; i < n; i++)
+        sum += ring[i];
+    return n ? sum / n : 0;
+}
+
 void stage_meter_read(const struct stage_meter *m, struct runner_stage *out)
 {
     for (uint32_t s = 0; s < m->stages; s++) {
         out[s] = m->rows[s].sums;
-        out[s].decode_seconds = median(m->rows[s].decode, m->rows[s].decode_count);
+        const struct stage_row *row = &m->rows[s];
+        out[s].decode_seconds = median(row->decode, row->decode_count);
+        out[s].decode_sequences = mean(row->sequences, row->decode_count);
+        out[s].decode_context = mean(row->context, row->decode_count);
+        out[s].decodes = row->decode_count < KEPT ? row->decode_count : KEPT;
     }
 }
 

@@ -97,7 +97,7 @@ struct stage_probe {
     void *context;
 };
 
-/* Seconds of one pass, by sample_middle. */
+/* Seconds of one pass, by sample_usual. */
 struct stage_times {
     double *blocks; /* the caller's, one for each block of the run */
     double embedding, head; /* 0 where there is none */

@@ -24,7 +24,7 @@ static double middle(const double *times, int count, size_t step)
     double column[REPEAT_MAX];
     for (int i = 0; i < count; i++)
         column[i] = times[(size_t)i * step];
-    return sample_middle(column, (size_t)count);
+    return sample_usual(column, (size_t)count);
 }
 
 static double lap(int64_t *since_ns)

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/notify.h"
+#include "base/sample.h"
 #include "base/units.h"
 
 static void errors_hold_one_line(void)
@@ -135,12 +136,23 @@ static void the_service_manager_is_told(void)
     unsetenv("WATCHDOG_PID");
 }
 
+static void usual_times_leave_out_the_longest(void)
+{
+    double one[] = {3}, two[] = {5, 1}, many[] = {2, 900, 1, 3, 2, 4, 2, 2};
+    CHECK_NEAR(sample_usual(NULL, 0), 0, 0);
+    CHECK_NEAR(sample_usual(one, 1), 3, 0);
+    CHECK_NEAR(sample_usual(two, 2), 3, 0);
+    CHECK_NEAR(sample_usual(many, 8), 12.0 / 6, 1e-12);
+    CHECK_NEAR(many[7], 900, 0); /* sorted */
+}
+
 static const struct check_test tests[] = {
     {"errors hold one line", errors_hold_one_line},
     {"buffers grow to their bound", buffers_grow_to_their_bound},
     {"units are strict", units_are_strict},
     {"hashes match known vectors", hashes_match_known_vectors},
     {"maps are aligned and zero", maps_are_aligned_and_zero},
+    {"usual times leave out the longest", usual_times_leave_out_the_longest},
     {"the service manager is told", the_service_manager_is_told},
 };
 

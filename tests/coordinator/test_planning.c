@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "coordinator/core/planning.h"
+#include "coordinator/core/runner.h"
 #include "planner/cost.h"
 #include "tests/engine/model_builder.h"
 
@@ -191,7 +192,57 @@ static void what_was_not_measured_has_memory(void)
     end(&w);
 }
 
+/* A node that throttles: its stage takes longer than expected, so the next plan gives it less. */
+static void running_stages_correct_profiles(void)
+{
+    struct world w;
+    struct plan_problem *p = NULL;
+    struct plan before, after;
+    REQUIRE(begin(&w));
+    w.in.objective = PLAN_THROUGHPUT;
+    REQUIRE(!planning_problem(&w.in, &p, NULL));
+    REQUIRE(!planning_solve(p, 2, NULL, 0, &before, NULL));
+    struct runner_stage seen = {.decodes = 40, .decode_sequences = 2.5, .decode_context = 64};
+    int fast = before.stage[0].device == 0 ? 0 : 1;
+    REQUIRE(before.stage[fast].device == 0);
+    const struct plan_stage *s = &before.stage[fast];
+    double expected = planning_expected(p, &before, (uint32_t)fast, &seen);
+    double two = cost_stage_decode_at(p, 0, s->first_block, s->last_block, 2, 64),
+           three = cost_stage_decode_at(p, 0, s->first_block, s->last_block, 3, 64);
+    CHECK_NEAR(expected, (two + three) / 2 - p->device[0].overhead_s, 1e-12);
+
+    seen.decode_seconds = expected * 1.03;
+    CHECK_NEAR(planning_correct(0, &seen, expected), 1, 0); /* chance */
+    seen.decode_seconds = expected * 3;
+    seen.decodes = 5;
+    CHECK_NEAR(planning_correct(2, &seen, expected), 2, 0); /* too few */
+    seen.decodes = 40;
+    CHECK_NEAR(planning_correct(0, &seen, expected), 3, 1e-12);
+    CHECK_NEAR(planning_correct(2, &seen, expected), 6, 1e-12);
+    CHECK_NEAR(planning_correct(20, &seen, expected), 32, 1e-12);
+    CHECK_NEAR(planning_correct(0, &seen, 0), 1, 0);
+    seen.decode_seconds = expected / 2;
+    CHECK_NEAR(planning_correct(3, &seen, expected), 1.5, 1e-12); /* it has cooled down */
+
+    w.nodes[0].correction = 3;
+    struct plan_problem *corrected = NULL;
+    REQUIRE(!planning_problem(&w.in, &corrected, NULL));
+    CHECK_NEAR(cost_block_decode(corrected, 0, 0, 1), 3 * cost_block_decode(p, 0, 0, 1), 1e-12);
+    CHECK_NEAR(cost_block_prefill(corrected, 0, 0, 64, 0), 3 * cost_block_prefill(p, 0, 0, 64, 0), 1e-12);
+    CHECK_NEAR(cost_block_decode(corrected, 1, 0, 1), cost_block_decode(p, 1, 0, 1), 0);
+    REQUIRE(!planning_solve(corrected, 2, NULL, 0, &after, NULL));
+    int now = 0;
+    for (int i = 0; i < after.stages; i++)
+        if (after.stage[i].device == 0)
+            now = after.stage[i].last_block - after.stage[i].first_block + 1;
+    CHECK(now < s->last_block - s->first_block + 1);
+    plan_problem_free(corrected);
+    plan_problem_free(p);
+    end(&w);
+}
+
 static const struct check_test tests[] = {
+    {"running stages correct profiles", running_stages_correct_profiles},
     {"measurements become the problem", measurements_become_the_problem},
     {"a disturbed measurement is mild", a_disturbed_measurement_is_mild},
     {"plans obey", plans_obey},
