@@ -17,6 +17,8 @@ static const struct command {
     {"plan", command_plan, "show how a model would be split, and why"},
     {"bench", command_bench, "measure prefill and decode speed beside what is predicted"},
     {"status", command_status, "show nodes, stages, memory, load and links"},
+    {"drain", command_drain, "take a node out of a running server's work, or let it in again"},
+    {"rebalance", command_rebalance, "plan a running server's stages anew, by what was measured"},
     {"init", command_init, "make a coordinator key and an empty cluster.yaml"},
     {"invite", command_invite, "let a board into the cluster with a one-time token"},
     {"keygen", command_keygen, "make a node's secret key"},

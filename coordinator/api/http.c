@@ -38,7 +38,7 @@ struct http_call {
     uint64_t peer;
     int64_t began_ms;
     int socket;
-    bool too_large, handled;
+    bool too_large, handled, from_here;
 
     pthread_mutex_t lock; /* what follows */
     struct MHD_Connection *connection; /* NULL once libmicrohttpd is done with it */
@@ -93,6 +93,15 @@ void http_call_release(struct http_call *c)
     mem_free(c);
 }
 
+static bool peer_is_loopback(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = info ? info->client_addr : NULL;
+    if (a && a->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
+    return a && a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
 static uint64_t hash_peer(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
@@ -121,6 +130,7 @@ static struct http_call *call_create(struct http_server *s, struct MHD_Connectio
     c->connection = connection;
     c->socket = info ? info->connect_fd : -1;
     c->peer = hash_peer(connection);
+    c->from_here = peer_is_loopback(connection) && !MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Origin");
     c->began_ms = clock_ms();
     c->body.limit = s->o.body_bytes_max;
     c->method = mem_strdup(method);
@@ -366,6 +376,8 @@ const char *http_path(const struct http_call *c) { return c->path; }
 const struct buffer *http_body(const struct http_call *c) { return &c->body; }
 const char *http_authorization(const struct http_call *c) { return c->authorization; }
 uint64_t http_peer(const struct http_call *c) { return c->peer; }
+
+bool http_from_here(const struct http_call *c) { return c->from_here; }
 
 unsigned http_status(const struct http_call *c)
 {

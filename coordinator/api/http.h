@@ -51,6 +51,8 @@ const struct buffer *http_body(const struct http_call *c);
 const char *http_authorization(const struct http_call *c);
 /* A number that is the same for all connections from one address. */
 uint64_t http_peer(const struct http_call *c);
+/* It comes from this machine, and not from a page in a browser. */
+bool http_from_here(const struct http_call *c);
 
 /* ---- A reply ------------------------------------------------------------------------------------------------------ */
 

@@ -269,6 +269,8 @@ static void put_runner(const struct runner_status *s, struct buffer *b)
     put_value(b, "requests_done_total", "counter", "Generations that came to their end.", (double)s->requests_done);
     put_value(b, "requests_failed_total", "counter", "Generations that failed.", (double)s->requests_failed);
     put_value(b, "requests_cancelled_total", "counter", "Generations that were cancelled.", (double)s->requests_cancelled);
+    put_value(b, "recoveries_total", "counter", "Losses and moves after which the answers went on.", s->recoveries);
+    put_value(b, "recovery_seconds", "gauge", "How long the last one took.", s->recovery_seconds);
     put_value(b, "epoch", "gauge", "Epoch of the plan in use.", (double)s->epoch);
     put_stages(s, b);
     if (s->node_count)

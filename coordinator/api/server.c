@@ -120,6 +120,8 @@ static const struct route {
     {MODEL_PATH, false, false, handle_model},
     {"/v1/chat/completions", true, false, handle_chat},
     {"/v1/completions", true, false, handle_text},
+    {"/admin/drain", true, false, drain_handle},
+    {"/admin/rebalance", true, false, rebalance_handle},
     {"/tokenize", true, false, handle_tokenize},
     {"/detokenize", true, false, handle_detokenize},
 };

@@ -53,6 +53,9 @@ void completion_handle(struct api_server *s, struct http_call *call, unsigned ke
 void status_handle(struct api_server *s, struct http_call *call);
 void health_handle(struct api_server *s, struct http_call *call);
 char *status_plan_json(const struct runner *r); /* the runner's thread; NULL when out of memory */
+/* admin.c */
+void drain_handle(struct api_server *s, struct http_call *call, unsigned key);
+void rebalance_handle(struct api_server *s, struct http_call *call, unsigned key);
 /* text_handlers.c */
 void tokenize_handle(struct api_server *s, struct http_call *call);
 void detokenize_handle(struct api_server *s, struct http_call *call);

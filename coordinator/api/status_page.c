@@ -21,6 +21,10 @@ static void health_detail(struct api_server *s, const struct runner_status *stat
     pthread_mutex_lock(&s->note_lock);
     snprintf(text, bytes, "%s", s->trouble.code ? s->trouble.text : s->progress);
     pthread_mutex_unlock(&s->note_lock);
+    if (status && *status->outage) {
+        snprintf(text, bytes, "%s", status->outage);
+        return;
+    }
     for (uint32_t i = 0; status && i < status->node_count; i++)
         if (status->nodes[i].has_stage && strcmp(status->nodes[i].state, "ready"))
             snprintf(text, bytes, "node \"%s\" is %s%s%s", status->nodes[i].name, status->nodes[i].state,
@@ -158,6 +162,8 @@ void status_handle(struct api_server *s, struct http_call *call)
                             "requests_cancelled", (json_int_t)st.requests_cancelled));
         json_object_update_new(root, json_pack("{s:i, s:I, s:I}", "pages_idle", (int)st.pages_idle, "prompt_tokens_shared",
                                                (json_int_t)st.tokens_shared, "preempted", (json_int_t)st.preempted));
+        json_object_update_new(root, json_pack("{s:i, s:f, s:s}", "recoveries", (int)st.recoveries, "recovery_seconds",
+                                               st.recovery_seconds, "outage", st.outage));
         json_object_set_new(root, "stages", stages_json(&st));
         json_object_set_new(root, "nodes", nodes_json(&st));
         json_object_set_new(root, "links", links_json(&st));

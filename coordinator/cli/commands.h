@@ -17,6 +17,8 @@ int command_plan(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_serve(int argc, char **argv);
+int command_drain(int argc, char **argv);
+int command_rebalance(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 

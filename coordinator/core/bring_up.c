@@ -8,26 +8,6 @@
 #include "base/memory.h"
 #include "coordinator/core/pipeline_local.h"
 #include "coordinator/core/runner_state.h"
-#include "coordinator/core/token_links.h"
-
-#define LARGE_BYTES ((uint64_t)256 << 20)
-
-static struct planning_input planning_of(const struct runner *r)
-{
-    return (struct planning_input){
-        .model = r->model,
-        .kv = r->kv,
-        .kv_tokens = r->kv_pages * KV_PAGE_TOKENS,
-        .max_context = r->o.max_context,
-        .max_tokens = r->max_tokens,
-        .chunk_tokens = r->o.chunk_tokens,
-        .codec = r->codec,
-        .objective = (enum plan_objective)r->o.objective,
-        .prompt_tokens = r->o.prompt_tokens,
-        .output_tokens = r->o.output_tokens,
-        .concurrency = r->o.concurrency,
-    };
-}
 
 /* ---- In this process --------------------------------------------------------------------------------------------- */
 
@@ -42,7 +22,7 @@ static int plan_here(struct runner *r, const uint32_t *split, uint32_t stages, s
     struct planning_node nodes[PLAN_MAX_DEVICES];
     char names[PLAN_MAX_DEVICES][32];
     int order[PLAN_MAX_DEVICES], counts[PLAN_MAX_DEVICES];
-    struct planning_input in = planning_of(r);
+    struct planning_input in = replan_input(r);
     const struct control_message *profile = pipeline_local_profile(r->pipe);
     for (uint32_t i = 0; i < stages; i++) {
         snprintf(names[i], sizeof names[i], stages > 1 ? "this process %u" : "this process", i + 1);
@@ -111,128 +91,7 @@ int bring_up_here(struct runner *r, struct error *err)
     return rc;
 }
 
-/* Loopback workers share this machine's memory: how fast can all of its cores read? Asked once, and only of models that
- * do not live in caches. */
-static double own_read_bandwidth(struct runner *r)
-{
-    struct pool *pool = NULL;
-    if (r->own_read_bytes_per_s > 0 || !r->spawn || r->o.stages < 2 ||
-        model_info(r->model)->weight_bytes < LARGE_BYTES)
-        return r->own_read_bytes_per_s;
-    if (!kernels_init(NULL) && !pool_create(&(struct pool_options){0}, &pool, NULL))
-        r->own_read_bytes_per_s = probe_read_bandwidth(pool, 60);
-    pool_destroy(pool);
-    return r->own_read_bytes_per_s;
-}
-
 /* ---- On a cluster ------------------------------------------------------------------------------------------------ */
-
-/* As asked; after a loss, as well as it goes with fewer nodes. */
-static int solve(struct runner *r, struct plan_problem *problem, uint32_t nodes, struct error *err)
-{
-    if (!r->came_to_serve)
-        return planning_solve(problem, r->o.stages, r->o.split, r->o.split_count, &r->plan, err);
-    uint32_t stages = r->o.split ? r->o.split_count : r->o.stages;
-    if (stages && stages <= nodes && !planning_solve(problem, r->o.stages, r->o.split, r->o.split_count, &r->plan, NULL))
-        return 0;
-    if (stages > nodes && !planning_solve(problem, nodes, NULL, 0, &r->plan, NULL))
-        return 0;
-    return planning_solve(problem, 0, NULL, 0, &r->plan, err);
-}
-
-/* What the stages that ran so far say about their nodes' profiles: corrections of them, for the next plan. */
-static void learn_speeds(struct runner *r, uint32_t nodes)
-{
-    struct runner_stage seen[PLAN_MAX_DEVICES];
-    if (!r->corrections || !r->meter || !r->planned || stage_meter_count(r->meter) != (uint32_t)r->plan.stages)
-        return;
-    stage_meter_read(r->meter, seen);
-    for (int s = 0; s < r->plan.stages; s++) {
-        const char *name = r->problem->device[r->plan.stage[s].device].name;
-        double expected = planning_expected(r->problem, &r->plan, (uint32_t)s, &seen[s]);
-        for (uint32_t i = 0; i < nodes; i++) {
-            if (strcmp(cluster_node_at(r->cluster, i)->name, name))
-                continue;
-            double before = r->corrections[i];
-            r->corrections[i] = planning_correct(before, &seen[s], expected);
-            if (r->corrections[i] != (before > 0 ? before : 1))
-                log_info("\"%s\" took %.3f ms for a step where the plan expects %.3f ms; its profile counts %.2f times", name,
-                         seen[s].decode_seconds * 1e3, expected * 1e3, r->corrections[i]);
-        }
-    }
-}
-
-int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err)
-{
-    uint32_t all = cluster_node_count(r->cluster), n = 0, which[CLUSTER_NODES_MAX];
-    for (uint32_t i = 0; i < all; i++)
-        if (cluster_node_usable(r->cluster, i))
-            which[n++] = i;
-    if (!n)
-        return error_set(err, ERR_INFEASIBLE, "no worker is left");
-    struct planning_input in = planning_of(r);
-    struct planning_node *nodes = mem_zalloc(n, sizeof *nodes);
-    struct planning_link *links = mem_zalloc((size_t)n * n, sizeof *links);
-    struct plan_problem *problem = NULL;
-    if (!r->corrections)
-        r->corrections = mem_zalloc(all, sizeof *r->corrections);
-    learn_speeds(r, all);
-    if (!r->token_rtt_seconds)
-        r->token_rtt_seconds = mem_zalloc(all, sizeof *r->token_rtt_seconds);
-    int rc = nodes && links && r->token_rtt_seconds && r->corrections ? 0 : error_set(err, ERR_NOMEM, "out of memory for the plan");
-    if (!rc)
-        token_links_measure(r->hub, r->cluster, r->token_rtt_seconds);
-    for (uint32_t a = 0; a < n && !rc; a++) {
-        const struct cluster_node *node = cluster_node_at(r->cluster, which[a]);
-        nodes[a] = (struct planning_node){
-            .name = node->name,
-            .memory_bytes = node->memory_bytes,
-            .rtt_seconds =
-                r->token_rtt_seconds[which[a]] > 0 ? r->token_rtt_seconds[which[a]] : node->rtt_seconds,
-            .host = cluster_node_host(r->cluster, which[a]) + 1,
-            .cores = node->cores,
-            .threads = node->threads,
-            .correction = r->corrections[which[a]],
-            .host_read_bytes_per_s = own_read_bandwidth(r),
-            .profile = node->profiled ? &cluster_node_at(r->cluster, node->profile_of)->profile : NULL};
-        for (uint32_t b = 0; b < n; b++) {
-            struct planning_link *l = &links[a * n + b];
-            cluster_link_between(r->cluster, which[a], which[b], &l->bytes_per_s, &l->rtt_seconds, NULL);
-        }
-    }
-    in.nodes = nodes;
-    in.links = links;
-    in.node_count = n;
-    if (!rc)
-        rc = planning_problem(&in, &problem, err);
-    if (!rc)
-        rc = solve(r, problem, n, err);
-    mem_free(nodes);
-    mem_free(links);
-    if (rc) {
-        plan_problem_free(problem);
-        return rc;
-    }
-    plan_problem_free(r->problem);
-    r->problem = problem;
-    r->planned = true;
-    for (int s = 0; s < r->plan.stages; s++)
-        stages[s] = (struct cluster_stage){.node = which[r->plan.stage[s].device],
-                                           .first_block = (uint32_t)r->plan.stage[s].first_block,
-                                           .last_block = (uint32_t)r->plan.stage[s].last_block};
-    *load = (struct cluster_load){
-        .stage_count = (uint32_t)r->plan.stages,
-        .stages = stages,
-        .kv_type = r->kv,
-        .kv_pages = r->kv_pages,
-        .max_tokens = r->max_tokens,
-        .max_context = r->o.max_context,
-        .max_sequences = r->o.sequences,
-        .codec = r->codec,
-        .inexact = r->o.inexact,
-    };
-    return 0;
-}
 
 /* Loopback workers for --stages, or the nodes of the file. */
 static int gather_nodes(struct runner *r, struct cluster_node_options **nodes, uint32_t *count, struct error *err)

@@ -15,6 +15,7 @@
 #define EXPLAIN_MS 300                /* for asking why a node cannot be reached, and for how many nodes */
 #define EXPLAIN_MAX 4
 #define BARREN_MOST 4                 /* epochs in a row without a result, before the requests are held to blame */
+#define REBALANCE_EVERY_US INT64_C(2000000)
 #define LONGEST_WAIT_US 100000 /* signals may reach another thread: look at the flag now and then */
 
 static int step(struct runner *r, const struct cluster_event *event, struct error *err);
@@ -89,6 +90,8 @@ static void close_data(struct runner *r)
     pipeline_destroy(r->pipe);
     r->pipe = NULL;
     r->flowing = false;
+    if (!r->moves && !r->back)
+        rebalance_forget(&r->rebalance, clock_us());
     if (!r->scheduler)
         return;
     struct scheduler_counts counts;
@@ -273,6 +276,8 @@ static int take_link_state(struct runner *r, uint32_t node, struct error *err)
     snprintf(c->text, sizeof c->text, "%s", text);
     if (same)
         return 0;
+    if (state != LINK_UP)
+        c->offered_port = 0; /* it may be another process when it is there again */
     return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
 }
 
@@ -429,6 +434,34 @@ static int offer_weights(struct runner *r, struct error *err)
     return rc;
 }
 
+/* Blocks move because someone asked, or because stages have drifted from the plan. */
+static int look_for_moves(struct runner *r, struct error *err)
+{
+    char why[200] = "";
+    double gain = 0, round = 0, hop;
+    if (!r->cluster || !r->flowing || r->o.no_recovery)
+        return 0;
+    if (*r->asked_move) {
+        snprintf(why, sizeof why, "%s", r->asked_move);
+        r->asked_move[0] = 0;
+        r->moves = true;
+        rebalance_forget(&r->rebalance, clock_us());
+    } else if (clock_us() >= r->rebalance_at && r->fruitful) {
+        r->rebalance_at = clock_us() + REBALANCE_EVERY_US;
+        if (!replan_gain(r, &gain))
+            return 0;
+        stage_meter_rounds(r->meter, &round, &hop);
+        enum rebalance_verdict verdict = rebalance_look(&r->rebalance, gain, round, clock_us());
+        if (verdict == REBALANCE_MOVE)
+            snprintf(why, sizeof why, "stages have drifted: another plan is %.0f %% faster; blocks move", gain * 100);
+        else if (verdict == REBALANCE_BACK)
+            snprintf(why, sizeof why, "the move made it slower (%.1f ms a round): blocks go back", round * 1e3);
+        r->moves = verdict == REBALANCE_MOVE;
+        r->back = verdict == REBALANCE_BACK;
+    }
+    return *why ? step(r, &(struct cluster_event){.kind = CLUSTER_REPLAN, .text = why}, err) : 0;
+}
+
 int loop_pass(struct runner *r, struct error *err)
 {
     int rc = check_children(r, err);
@@ -443,6 +476,8 @@ int loop_pass(struct runner *r, struct error *err)
         r->next_deadline = scheduler_tick(r->scheduler, clock_us());
         if (r->flowing && r->pipe)
             rc = send_work(r, err);
+        if (!rc)
+            rc = look_for_moves(r, err);
         count_inside(r);
     }
     if (!rc && r->failure.code)

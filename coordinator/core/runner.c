@@ -9,6 +9,8 @@
 #include "base/memory.h"
 #include "coordinator/core/runner_state.h"
 
+#define REBALANCE_LEAST 0.01 /* a gain below is noise, even when someone asks */
+
 const char *runner_phase_name(enum runner_phase phase)
 {
     static const char *const names[] = {"starting", "connecting", "profiling", "measuring",
@@ -406,4 +408,54 @@ int runner_step(struct runner *r, int timeout_ms, struct error *err)
         if ((rc = runner_interrupted(r, err)))
             return rc;
     }
+}
+
+/* ---- Moves that a person asks for (any thread) -------------------------------------------------------------------- */
+
+static int can_move(const struct runner *r, struct error *err)
+{
+    if (!r->cluster || r->o.no_recovery)
+        return error_set(err, ERR_USAGE, "there is no cluster whose blocks could move%s",
+                         r->cluster ? ": recovery is switched off" : "");
+    return r->flowing ? 0 : error_set(err, ERR_BUSY, "blocks are on the move already; try again in a moment");
+}
+
+int runner_drain(struct runner *r, const char *node, bool drained, struct error *err)
+{
+    pthread_mutex_lock(&r->state_lock);
+    uint32_t i = 0, n = r->cluster ? cluster_node_count(r->cluster) : 0;
+    int rc = can_move(r, err);
+    while (i < n && strcmp(cluster_node_at(r->cluster, i)->name, node))
+        i++;
+    if (!rc && i == n)
+        rc = error_set(err, ERR_NOTFOUND, "no node has the name \"%.64s\"", node);
+    if (!rc && cluster_node_at(r->cluster, i)->drained != drained) {
+        cluster_set_drained(r->cluster, i, drained);
+        if (drained && (rc = replan_possible(r, err))) {
+            error_prefix(err, "without \"%.64s\"", node);
+            cluster_set_drained(r->cluster, i, false);
+        }
+        if (!rc && (!drained || cluster_node_at(r->cluster, i)->has_stage))
+            snprintf(r->asked_move, sizeof r->asked_move, "worker \"%.64s\" is %s", node,
+                     drained ? "drained: its blocks move" : "to work again");
+    }
+    pthread_mutex_unlock(&r->state_lock);
+    waker_ring(r->waker);
+    return rc;
+}
+
+int runner_rebalance(struct runner *r, double *gain_percent, struct error *err)
+{
+    double gain = 0;
+    pthread_mutex_lock(&r->state_lock);
+    int rc = can_move(r, err);
+    if (!rc && !replan_gain(r, &gain))
+        gain = 0; /* nothing was measured yet that could speak for a move */
+    if (!rc && gain > REBALANCE_LEAST)
+        snprintf(r->asked_move, sizeof r->asked_move, "rebalancing: another plan is %.0f %% faster", gain * 100);
+    pthread_mutex_unlock(&r->state_lock);
+    waker_ring(r->waker);
+    if (!rc)
+        *gain_percent = gain > REBALANCE_LEAST ? gain * 100 : 0;
+    return rc;
 }

@@ -131,6 +131,14 @@ int runner_step(struct runner *r, int timeout_ms, struct error *err);
 /* Whether any request is queued or running. */
 bool runner_busy(const struct runner *r);
 
+/* Keeps a node out of the work, or lets it in again, and plans anew; at the next step, answers go on after a pause. Any
+ * thread. ERR_NOTFOUND: no such node. ERR_INFEASIBLE: the others cannot hold the model, with the arithmetic. ERR_BUSY:
+ * not while a loss is being recovered from. ERR_USAGE: no cluster computes. */
+int runner_drain(struct runner *r, const char *node, bool drained, struct error *err);
+/* Plans anew with what was measured while running, if that gains anything: *gain_percent, by prediction, 0 when blocks
+ * stay where they are. Any thread; errors as above. */
+int runner_rebalance(struct runner *r, double *gain_percent, struct error *err);
+
 /* ---- What is going on ------------------------------------------------------------------------------------------- */
 
 struct runner_node {

@@ -9,6 +9,7 @@
 #include "coordinator/core/offer.h"
 #include "coordinator/core/pipeline.h"
 #include "coordinator/core/planning.h"
+#include "coordinator/core/rebalance.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
 #include "coordinator/core/spawn.h"
@@ -82,6 +83,11 @@ struct runner {
     bool fruitful;                    /* the present one did */
     double recovery_seconds;          /* of the last recovery */
     struct layout layout, old_layout; /* which node holds which blocks, in this epoch and the one before */
+    double planned_corrections[CLUSTER_NODES_MAX]; /* as they were when the plan was made */
+    bool moves, back;                 /* the next plan is free to move blocks; goes back to the old layout */
+    struct rebalance rebalance;
+    int64_t rebalance_at;             /* when to look again */
+    char asked_move[160];             /* a person's wish to plan again, for the log; "" none */
     struct error failure;             /* code 0 while all is well */
     bool progressed;                  /* this pass gave the caller something to look at */
 
@@ -109,6 +115,12 @@ int bring_up_here(struct runner *r, struct error *err);
 int bring_up_cluster(struct runner *r, struct error *err);
 /* Answers the cluster's question for a plan from what it has measured. */
 int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_stage *stages, struct error *err);
+
+/* replan.c: what the planner is told, whether any plan exists for the nodes that may be used now, and how much better
+ * (0.1: 10 %) the best one would be than what runs; false when that is not known. */
+struct planning_input replan_input(const struct runner *r);
+int replan_possible(const struct runner *r, struct error *err);
+bool replan_gain(struct runner *r, double *gain);
 
 /* loop.c: one round over everything that can be done without waiting; then the wait. */
 int loop_pass(struct runner *r, struct error *err);

@@ -10,7 +10,7 @@ static void fill_node(const struct cluster_node *n, struct runner_node *out)
     snprintf(out->name, sizeof out->name, "%s", n->name);
     snprintf(out->endpoint, sizeof out->endpoint, "%s", n->endpoint);
     snprintf(out->state, sizeof out->state, "%s", node_state_name(n->state));
-    snprintf(out->detail, sizeof out->detail, "%s", n->detail);
+    snprintf(out->detail, sizeof out->detail, "%s", n->drained ? "drained" : n->slow ? "slow" : n->detail);
     snprintf(out->public_key, sizeof out->public_key, "%s", n->public_key);
     snprintf(out->version, sizeof out->version, "%s", n->program_version);
     snprintf(out->isa, sizeof out->isa, "%s", n->isa);

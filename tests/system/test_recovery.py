@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 
-from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade_json, main
+from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, main, one_line
 from server import Server
 
 STREAMS = 8
@@ -87,7 +87,7 @@ def settle(server, count):
 
 
 def test_streams_survive_what_happens_to_workers():
-    rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS", "4"))
+    rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS", "3"))
     seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
     want = undisturbed()
     count = 4
@@ -150,6 +150,67 @@ def test_run_waits_for_a_board_that_is_needed():
     assert run.returncode == 0, errors
     assert text == undisturbed_text() + "\n", (text, errors)
     assert "waiting up to" in errors and "is back" in errors and "works again" in errors, errors
+    cluster.stop()
+
+
+def ask_server(server, *args):
+    return brigade(*args, "--port", server.port)
+
+
+def stage_nodes(server):
+    nodes = json.loads(server.get("/status"))["nodes"]
+    return [node["name"] for node in nodes if node["stage"] >= 0 and node["state"] == "ready"]
+
+
+def test_drained_boards_can_be_switched_off():
+    want = undisturbed()
+    cluster = Cluster(3, env=SLOW)
+    server = Server("-c", cluster.config, "--stages", 2)
+    names = stage_nodes(server)
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(stream_text, server, i) for i in range(STREAMS)]
+        time.sleep(0.5)
+        assert ask_server(server, "drain", names[0]).returncode == 0
+        until = time.monotonic() + 20
+        while names[0] in stage_nodes(server) or len(stage_nodes(server)) != 2:
+            assert time.monotonic() < until, stage_nodes(server)
+            time.sleep(0.05)
+        cluster.workers[int(names[0][1:])].kill()
+        assert [stream.result(timeout=60) for stream in streams] == want
+    one_line(ask_server(server, "drain", "nobody"), 1, "nobody")
+    others = stage_nodes(server)
+    assert ask_server(server, "drain", others[0]).returncode == 0
+    until = time.monotonic() + 20
+    while len(stage_nodes(server)) != 1:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    one_line(ask_server(server, "drain", others[1]), 1, others[1], "no worker is left")
+    answer = json.loads(ask_server(server, "rebalance", "--json").stdout)
+    assert set(answer) == {"moves", "gain_percent"}, answer
+    assert server.request("POST", "/admin/rebalance", {}, {"Origin": "http://elsewhere"})[0] == 403
+    assert stream_text(server, 1) == want[1]
+    assert server.metrics()["brigade_recoveries_total"] == 2
+    server.stop()
+    cluster.stop()
+
+
+def test_another_coordinator_takes_over():
+    """The coordinator is killed; the next one with its key finds the weights where they are."""
+    cluster = Cluster(3, env=SLOW)
+    first = Server("-c", cluster.config, "--stages", 3)
+    want = first.text(**asked(1))["choices"][0]["text"]
+    layout = [node["stage"] for node in json.loads(first.get("/status"))["nodes"]]
+    reads = sum(worker.errors().count(" read in ") for worker in cluster.workers)
+    first.kill()
+    started = time.monotonic()
+    second = Server("-c", cluster.config, "--stages", 3)
+    took = time.monotonic() - started
+    assert [node["stage"] for node in json.loads(second.get("/status"))["nodes"]] == layout
+    assert second.text(**asked(1))["choices"][0]["text"] == want
+    assert sum(worker.errors().count(" read in ") for worker in cluster.workers) == reads
+    assert sum(worker.errors().count(", kept in ") for worker in cluster.workers) == 3
+    print(f"     took over in {took:.1f} s, links measured again")
+    second.stop()
     cluster.stop()
 
 
