@@ -8,6 +8,7 @@
 static const char *const kind_names[CONTROL_KINDS] = {
     "hello",  "welcome", "probe",  "profile",   "probe link",      "link measured", "allow", "load", "progress",
     "loaded", "unload",  "drain",  "heartbeat", "heartbeat reply", "failure",       "done",
+    "examine", "report",
 };
 
 const char *control_kind_name(enum control_kind kind)
@@ -47,6 +48,8 @@ union bodies {
     Brigade__HeartbeatReply heartbeat_reply;
     Brigade__Failure failure;
     Brigade__Done done;
+    Brigade__Examine examine;
+    Brigade__Report report;
 };
 
 static void encode_welcome(const struct control_message *m, Brigade__Welcome *b, Brigade__LoadedStage *loaded)
@@ -166,6 +169,46 @@ static void encode_heartbeat_reply(const struct control_message *m, Brigade__Hea
     b->temperature_millic = m->u.heartbeat_reply.temperature_millic;
     b->state = m->u.heartbeat_reply.state;
     b->refused = m->u.heartbeat_reply.refused;
+    b->energy_measured = m->u.heartbeat_reply.energy_measured;
+    b->energy_uj = m->u.heartbeat_reply.energy_uj;
+    b->power_mw = m->u.heartbeat_reply.power_mw;
+    b->energy_source = (char *)m->u.heartbeat_reply.energy_source;
+}
+
+static int encode_report(struct wire_arena *a, const struct control_message *m, Brigade__Report *b, struct error *err)
+{
+    const struct control_report *r = &m->u.report;
+    brigade__report__init(b);
+    b->clock_us = r->clock_us;
+    b->memory_total = r->memory_total;
+    b->memory_available = r->memory_available;
+    b->memory_margin = r->memory_margin;
+    b->memory_cap = r->memory_cap;
+    b->memory_admitted = r->memory_admitted;
+    b->temperature_millic = r->temperature_millic;
+    b->limit_millic = r->limit_millic;
+    b->zone = (char *)r->zone;
+    b->throttled_known = r->throttled_known;
+    b->throttled = r->throttled;
+    b->throttle_count_known = r->throttle_count_known;
+    b->throttle_count = r->throttle_count;
+    b->frequency_mhz = r->frequency_mhz;
+    b->frequency_max_mhz = r->frequency_max_mhz;
+    b->governor = (char *)r->governor;
+    b->interface = (char *)r->interface;
+    b->mtu = r->mtu;
+    b->speed_mbit = r->speed_mbit;
+    b->wireless = r->wireless;
+    b->half_duplex = r->half_duplex;
+    b->power_save = r->power_save;
+    b->key_mode = r->key_mode;
+    b->energy_measured = r->energy_measured;
+    b->energy_source = (char *)r->energy_source;
+    if (r->padding_bytes > FRAME_PADDING_MAX)
+        return error_set(err, ERR_BOUND, "report: %u bytes of padding; the limit is %u", r->padding_bytes, FRAME_PADDING_MAX);
+    b->padding.len = r->padding_bytes;
+    b->padding.data = wire_arena_take(a, r->padding_bytes, 1);
+    return b->padding.data ? 0 : error_set(err, ERR_NOMEM, "report: no memory to encode it");
 }
 
 int control_encode(const struct control_message *m, struct buffer *out, struct error *err)
@@ -187,6 +230,8 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         [CONTROL_HEARTBEAT_REPLY] = BRIGADE__CONTROL__BODY_HEARTBEAT_REPLY,
         [CONTROL_FAILURE] = BRIGADE__CONTROL__BODY_FAILURE,
         [CONTROL_DONE] = BRIGADE__CONTROL__BODY_DONE,
+        [CONTROL_EXAMINE] = BRIGADE__CONTROL__BODY_EXAMINE,
+        [CONTROL_REPORT] = BRIGADE__CONTROL__BODY_REPORT,
     };
     if ((unsigned)m->kind >= CONTROL_KINDS)
         return error_set(err, ERR_INTERNAL, "control message of unknown kind %d", (int)m->kind);
@@ -284,6 +329,14 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
     case CONTROL_DONE:
         brigade__done__init(&b.done);
         b.done.request = m->request;
+        break;
+    case CONTROL_EXAMINE:
+        brigade__examine__init(&b.examine);
+        b.examine.address = (char *)m->u.examine.address;
+        b.examine.padding_bytes = m->u.examine.padding_bytes;
+        break;
+    case CONTROL_REPORT:
+        rc = encode_report(&a, m, &b.report, err);
         break;
     case CONTROL_KINDS:
         break;

@@ -173,6 +173,45 @@ static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct cont
     m->u.heartbeat_reply.temperature_millic = b->temperature_millic;
     m->u.heartbeat_reply.state = b->state;
     m->u.heartbeat_reply.refused = b->refused;
+    m->u.heartbeat_reply.energy_measured = b->energy_measured;
+    m->u.heartbeat_reply.energy_uj = b->energy_uj;
+    m->u.heartbeat_reply.power_mw = b->power_mw;
+    wire_prose(m->u.heartbeat_reply.energy_source, sizeof m->u.heartbeat_reply.energy_source, b->energy_source);
+}
+
+static int decode_report(const Brigade__Report *b, struct control_message *m, struct error *err)
+{
+    struct control_report *r = &m->u.report;
+    int rc;
+    if ((rc = TEXT(r->zone, b->zone, "report: zone", err)) || (rc = TEXT(r->governor, b->governor, "report: governor", err)) ||
+        (rc = TEXT(r->interface, b->interface, "report: interface", err)))
+        return rc;
+    if (b->padding.len > FRAME_PADDING_MAX)
+        return error_set(err, ERR_BOUND, "report: %zu bytes of padding; the limit is %u", b->padding.len, FRAME_PADDING_MAX);
+    wire_prose(r->energy_source, sizeof r->energy_source, b->energy_source);
+    r->clock_us = b->clock_us;
+    r->memory_total = b->memory_total;
+    r->memory_available = b->memory_available;
+    r->memory_margin = b->memory_margin;
+    r->memory_cap = b->memory_cap;
+    r->memory_admitted = b->memory_admitted;
+    r->temperature_millic = b->temperature_millic;
+    r->limit_millic = b->limit_millic;
+    r->throttled_known = b->throttled_known;
+    r->throttled = b->throttled;
+    r->throttle_count_known = b->throttle_count_known;
+    r->throttle_count = b->throttle_count;
+    r->frequency_mhz = b->frequency_mhz;
+    r->frequency_max_mhz = b->frequency_max_mhz;
+    r->mtu = b->mtu;
+    r->speed_mbit = b->speed_mbit;
+    r->wireless = b->wireless;
+    r->half_duplex = b->half_duplex;
+    r->power_save = b->power_save;
+    r->key_mode = b->key_mode;
+    r->energy_measured = b->energy_measured;
+    r->padding_bytes = (uint32_t)b->padding.len;
+    return 0;
 }
 
 static int decode_body(const Brigade__Control *c, struct control_message *m, struct error *err)
@@ -263,6 +302,16 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
     case BRIGADE__CONTROL__BODY_DONE:
         m->kind = CONTROL_DONE;
         return 0;
+    case BRIGADE__CONTROL__BODY_EXAMINE:
+        m->kind = CONTROL_EXAMINE;
+        m->u.examine.padding_bytes = c->examine->padding_bytes;
+        if (m->u.examine.padding_bytes > FRAME_PADDING_MAX)
+            return error_set(err, ERR_BOUND, "examine: %u bytes of padding; the limit is %u", m->u.examine.padding_bytes,
+                             FRAME_PADDING_MAX);
+        return TEXT(m->u.examine.address, c->examine->address, "examine: address", err);
+    case BRIGADE__CONTROL__BODY_REPORT:
+        m->kind = CONTROL_REPORT;
+        return decode_report(c->report, m, err);
     default:
         return error_set(err, ERR_FORMAT, "control message: it has no body this version knows");
     }

@@ -148,6 +148,7 @@ enum control_kind {
     CONTROL_HELLO, CONTROL_WELCOME, CONTROL_PROBE, CONTROL_PROFILE, CONTROL_PROBE_LINK, CONTROL_LINK_MEASURED,
     CONTROL_ALLOW, CONTROL_LOAD, CONTROL_PROGRESS, CONTROL_LOADED, CONTROL_UNLOAD, CONTROL_DRAIN,
     CONTROL_HEARTBEAT, CONTROL_HEARTBEAT_REPLY, CONTROL_FAILURE, CONTROL_DONE,
+    CONTROL_EXAMINE, CONTROL_REPORT,
     CONTROL_KINDS
 };
 
@@ -167,6 +168,20 @@ struct control_neighbour {
 struct control_cell {
     uint32_t kind, sequences, tokens, past;
     double seconds;
+};
+
+#define FRAME_PADDING_MAX (256u << 10)
+
+struct control_report {
+    int64_t clock_us;
+    uint64_t memory_total, memory_available, memory_margin, memory_cap, memory_admitted;
+    int32_t temperature_millic, limit_millic;
+    bool throttled_known, throttle_count_known, wireless, half_duplex, energy_measured;
+    uint32_t throttled, frequency_mhz, frequency_max_mhz, mtu, speed_mbit, key_mode;
+    uint64_t throttle_count;
+    int32_t power_save;
+    uint32_t padding_bytes; /* zeroes that travel along */
+    char zone[32], governor[24], interface[16], energy_source[64];
 };
 
 /* One message. Strings are terminated and bounded; arrays (cells, keys) belong to the message: control_free. */
@@ -233,11 +248,20 @@ struct control_message {
             uint64_t weights_in, weights_out;
             int32_t temperature_millic;
             uint32_t state, refused;
+            bool energy_measured;
+            uint64_t energy_uj;
+            uint32_t power_mw;
+            char energy_source[64];
         } heartbeat_reply;
         struct {
             int code;
             char text[FRAME_TEXT_MAX];
         } failure;
+        struct {
+            char address[72];
+            uint32_t padding_bytes;
+        } examine;
+        struct control_report report;
     } u;
 };
 

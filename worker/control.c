@@ -6,9 +6,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sensors.h"
 #include "base/notify.h"
 #include "engine/kernels/ops.h"
 #include "worker/claim.h"
+#include "worker/report.h"
 #include "worker/worker.h"
 
 #define SLOW_READINGS_MS 1000 /* memory and temperature are read from files: not more often */
@@ -59,24 +61,6 @@ static uint64_t resident_now(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* The hottest thermal zone, in thousandths of a degree; 0 when the board does not tell. */
-static int32_t temperature_now(void)
-{
-    long hottest = 0;
-    for (int zone = 0; zone < 64; zone++) {
-        char path[64];
-        long value = 0;
-        snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", zone);
-        FILE *f = fopen(path, "re");
-        if (!f)
-            break;
-        if (fscanf(f, "%ld", &value) == 1 && value > hottest && value < 200000)
-            hottest = value;
-        fclose(f);
-    }
-    return (int32_t)hottest;
-}
-
 /* ---- Replies ----------------------------------------------------------------------------------------------------- */
 
 static void send_welcome(struct control *c, const struct link_peer *to, uint64_t request)
@@ -112,7 +96,7 @@ static struct control_message heartbeat_reply(struct control *c, const struct co
     if (!c->read_ms || now - c->read_ms >= SLOW_READINGS_MS) {
         c->read_ms = now;
         c->resident_bytes = resident_now();
-        c->temperature_millic = temperature_now();
+        c->temperature_millic = sensors_temperature_millic(sensors_root());
     }
     uint64_t refused = hub_refused(c->w->hub) + atomic_load(&v->dropped);
     m.u.heartbeat_reply.sequence = beat->u.heartbeat.sequence;
@@ -128,6 +112,12 @@ static struct control_message heartbeat_reply(struct control *c, const struct co
     m.u.heartbeat_reply.temperature_millic = c->temperature_millic;
     m.u.heartbeat_reply.state = atomic_load(&v->state);
     m.u.heartbeat_reply.refused = refused > UINT32_MAX ? UINT32_MAX : (uint32_t)refused;
+    struct energy_reading energy;
+    energy_read(c->w->energy, &energy);
+    m.u.heartbeat_reply.energy_measured = energy.measured;
+    m.u.heartbeat_reply.energy_uj = (uint64_t)(energy.joules * 1e6);
+    m.u.heartbeat_reply.power_mw = (uint32_t)(energy.watts * 1e3);
+    snprintf(m.u.heartbeat_reply.energy_source, sizeof m.u.heartbeat_reply.energy_source, "%s", energy.source);
     return m;
 }
 
@@ -154,6 +144,14 @@ static void on_hello(struct control *c, const struct control_message *m, const s
                      m->u.hello.program_version);
     }
     send_welcome(c, from, m->request);
+}
+
+static void on_examine(struct control *c, const struct control_message *m, const struct link_peer *from)
+{
+    struct control_message reply = {.kind = CONTROL_REPORT, .epoch = m->epoch, .request = m->request};
+    worker_report(c->w, m->u.examine.address, &reply.u.report);
+    reply.u.report.padding_bytes = m->u.examine.padding_bytes;
+    send_to(c, &reply, from);
 }
 
 static void on_allow(struct control *c, const struct control_message *m, const struct link_peer *from)
@@ -201,6 +199,9 @@ static void on_message(struct control *c, struct control_message *m, const struc
         send_to(c, &reply, from);
         return;
     }
+    case CONTROL_EXAMINE:
+        on_examine(c, m, from);
+        return;
     case CONTROL_ALLOW:
     case CONTROL_PROBE:
     case CONTROL_PROBE_LINK:

@@ -245,6 +245,8 @@ static void put_settings(struct buffer *out, const struct worker_options *o, con
         buffer_printf(out, "memory: \"%llu\"\n", (unsigned long long)o->memory_bytes);
     if (o->threads > 0)
         buffer_printf(out, "threads: %d\n", o->threads);
+    if (!o->announce)
+        buffer_puts(out, "announce: false\n");
     if (o->data_port > 0)
         buffer_printf(out, "data_port: %d\n", o->data_port);
 }

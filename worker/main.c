@@ -11,9 +11,11 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "base/notify.h"
+#include "base/sensors.h"
 #include "base/units.h"
 #include "engine/kernels/ops.h"
 #include "execution/throttle.h"
+#include "proto/discovery.h"
 #include "worker/join.h"
 #include "worker/slices.h"
 #include "worker/worker.h"
@@ -141,9 +143,21 @@ static void say_ready(const struct worker *w)
         log_warn("cannot tell the service manager that this worker is ready");
 }
 
+/* For `brigade nodes --discover`; a worker works as well without. */
+static void announce(const struct worker *w, struct announcer **out)
+{
+    struct error err = {0};
+    int rc = w->options->announce ? announcer_start(w->options->name, w->options->listen, link_port(w->control),
+                                                    key_public_text(w->key), out, &err)
+                                  : 0;
+    if (rc && rc != ERR_UNSUPPORTED)
+        log_warn("%s; 'brigade nodes --discover' will not find this worker", err.text);
+}
+
 /* Both threads, until the end. */
 static int serve(struct worker *w, struct error *err)
 {
+    struct announcer *announcer = NULL;
     pthread_t thread;
     sigset_t all, before;
     sigfillset(&all);
@@ -152,8 +166,10 @@ static int serve(struct worker *w, struct error *err)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc)
         return error_set(err, ERR_NOMEM, "cannot start the compute thread: %s", strerror(rc));
+    announce(w, &announcer);
     say_ready(w);
     rc = control_run(w, &stop_signals);
+    announcer_stop(announcer);
     if (rc && !atomic_load(&w->vitals.finished)) {
         error_set(err, rc, "the control thread gave up: %s", error_name(rc));
         _exit(1); /* the compute thread cannot be stopped in good order */
@@ -172,7 +188,8 @@ static int run(struct worker *w, struct error *err)
     w->key = key;
     cpu_describe(&w->cpu);
     read_slowdown(w);
-    if ((rc = admit_memory(w, err)) || (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
+    if ((rc = energy_start(sensors_root(), &w->energy, err)) || (rc = admit_memory(w, err)) ||
+        (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
         goto done;
     catch_signals(w->replies.waker);
     if ((rc = open_sockets(w, err)) || (rc = slices_start(w, &w->slices, err)))
@@ -184,6 +201,7 @@ done:
     link_close(w->data, 100);
     link_close(w->control, 200);
     hub_destroy(w->hub);
+    energy_close(w->energy);
     mailbox_close(&w->jobs);
     /* The replies' bell stays: a late signal may still ring it. */
     key_free(key);

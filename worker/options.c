@@ -35,6 +35,7 @@ static const char help[] =
     "  --data-port PORT    port of the data plane (default: the one after --listen's; any free one after ':*')\n"
     "  --weights-port PORT port of the weights plane (default: the one after the data plane's; any free one after ':*')\n"
     "  --throttle FACTOR   for testing: every micro-batch takes FACTOR times as long (1 to 1000)\n"
+    "  --announce on|off   tell the local network that this worker is there (multicast DNS; default: on)\n"
     "  --config FILE       the same settings from a YAML file; flags win\n"
     "  --keygen            make --key's file if it is missing, print its public key, and exit\n"
     "  --memory-limit      print the limit in bytes under which the admitted memory can be had, and exit\n"
@@ -123,6 +124,17 @@ static int set_throttle(double *out, const char *value, struct error *err)
     return 0;
 }
 
+static int set_switch(int *out, const char *value, const char *what, struct error *err)
+{
+    static const char *const words[] = {"off", "on", "no", "yes", "false", "true"};
+    for (int i = 0; i < 6; i++)
+        if (!strcmp(words[i], value)) {
+            *out = i % 2;
+            return 0;
+        }
+    return error_set(err, ERR_USAGE, "%s: \"%.40s\" is neither on nor off", what, value);
+}
+
 /* Takes the token over: what stood on the command line is wiped, where everyone could read it. */
 static int set_join(struct worker_options *o, char *value, struct error *err)
 {
@@ -165,6 +177,8 @@ static int set_option(struct worker_options *o, const char *name, const char *va
         return set_number(&o->weights_port, value, 1, 65535, "weights port", err);
     if (!strcmp(name, "throttle"))
         return set_throttle(&o->throttle, value, err);
+    if (!strcmp(name, "announce"))
+        return set_switch(&o->announce, value, "announce", err);
     if (!strcmp(name, "allow"))
         return add_allow(o, value, err);
     return add_models(o, value, err);
@@ -212,6 +226,7 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
         {"data_port", "data-port", false, false}, {"throttle", "throttle", false, false},
         {"weights_port", "weights-port", false, false},
         {"cache_limit", "cache-limit", false, false},
+        {"announce", "announce", false, false},
     };
     enum { ROWS = sizeof rows / sizeof *rows };
     const char *known[ROWS + 2] = {"version"};
@@ -233,6 +248,7 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
                      (!strcmp(option, "allow") && o->allow_count) || (!strcmp(option, "models") && o->model_count) ||
                      (!strcmp(option, "memory") && o->memory_bytes) ||
                      (!strcmp(option, "threads") && o->threads >= 0) ||
+                     (!strcmp(option, "announce") && o->announce >= 0) ||
                      (!strcmp(option, "data-port") && o->data_port >= 0) ||
                      (!strcmp(option, "weights-port") && o->weights_port >= 0) ||
                      (!strcmp(option, "cache-limit") && o->cache_bytes);
@@ -249,6 +265,8 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
 {
     if (o->threads < 0)
         o->threads = 0;
+    if (o->announce < 0)
+        o->announce = 1;
     if (!*o->name && (gethostname(o->name, sizeof o->name - 1) || !*o->name))
         snprintf(o->name, sizeof o->name, "worker");
     if (!o->model_count && add_models(o, ".", err))
@@ -277,9 +295,9 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
 {
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
                                         "cache",  "memory",  "threads",   "data-port", "throttle", "config", "join",
-                                        "cache-limit", "weights-port"};
+                                        "cache-limit", "weights-port", "announce"};
     int rc;
-    *out = (struct worker_options){.threads = -1, .data_port = -1, .weights_port = -1};
+    *out = (struct worker_options){.threads = -1, .data_port = -1, .weights_port = -1, .announce = -1};
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i], *name = NULL;
         char *value = NULL;

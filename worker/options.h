@@ -28,6 +28,7 @@ struct worker_options {
     enum worker_chore chore;
     char *join;                           /* a token, in locked memory; NULL: none */
     char *config_path;                    /* NULL: none */
+    int announce;                         /* to the local network; -1 while nobody said, then 1 */
     bool join_only;                       /* join, then end */
     double throttle;                      /* for testing: how many times as long micro-batches take; 0: not said */
     int weights_port;                     /* as data_port; -1: the data plane's neighbour */

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/energy.h"
 #include "engine/threads.h"
 #include "proto/frame.h"
 #include "proto/link.h"
@@ -41,6 +42,7 @@ struct worker {
     struct mailbox replies;        /* compute → control */
     struct vitals vitals;
     struct cpu_info cpu;
+    struct energy_meter *energy;   /* any thread reads it */
     uint64_t admitted_bytes;       /* for a stage */
     _Atomic int threads;           /* of the pool, once it runs */
     double slowdown;               /* --throttle, BRIGADE_TEST_SLOWDOWN, else 1 */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "coordinator/api/prompt_log.h"
 #include "coordinator/api/logprobs.h"
 #include "coordinator/api/openai_request.h"
 #include "coordinator/api/openai_response.h"
@@ -411,6 +412,8 @@ static int submit_all(struct completion *c, const struct api_request *r, struct 
         o.context = &c->choices[i];
         atomic_fetch_add(&c->references, 1);
         rc = runner_submit(runner, &o, &id, &err);
+        if (!rc && c->server->o.log_prompts)
+            prompt_log(runner_tokenizer(runner), id, prompt->ids, prompt->count);
         if (rc) {
             atomic_fetch_sub(&c->references, 1);
             break;

@@ -29,6 +29,9 @@ struct metrics {
         uint64_t count;
     } replies[REPLIES_MAX];
     unsigned reply_kinds;
+    bool energy_known;      /* the readings of the first scrape */
+    double first_joules;
+    uint64_t first_tokens, first_requests;
 };
 
 struct metrics *metrics_create(void)
@@ -273,8 +276,35 @@ static void put_runner(const struct runner_status *s, struct buffer *b)
     put_value(b, "recovery_seconds", "gauge", "How long the last one took.", s->recovery_seconds);
     put_value(b, "epoch", "gauge", "Epoch of the plan in use.", (double)s->epoch);
     put_stages(s, b);
+    put_value(b, "energy_machines_measured", "gauge", "Machines whose energy is measured; without one the energy is absent.",
+              s->energy.measured);
+    if (s->energy.measured) {
+        put_value(b, "energy_joules_total", "counter", "Energy of the machines that are measured, idle time included.",
+                  s->energy.joules);
+        put_value(b, "power_watts", "gauge", "Their power now.", s->energy.watts);
+    }
     if (s->node_count)
         put_nodes(s, b);
+}
+
+/* Since the first look at it: what a token and a request have cost, idle time included. */
+static void put_energy_cost(struct metrics *m, const struct runner_status *s, struct buffer *b)
+{
+    if (!s->energy.measured)
+        return;
+    if (!m->energy_known || s->energy.joules < m->first_joules) {
+        m->energy_known = true;
+        m->first_joules = s->energy.joules;
+        m->first_tokens = s->tokens_out;
+        m->first_requests = s->requests_done;
+    }
+    double joules = s->energy.joules - m->first_joules;
+    if (s->tokens_out > m->first_tokens)
+        put_value(b, "joules_per_token", "gauge", "Energy for each generated token, since the first scrape.",
+                  joules / (double)(s->tokens_out - m->first_tokens));
+    if (s->requests_done > m->first_requests)
+        put_value(b, "joules_per_request", "gauge", "Energy for each request that came to its end, since the first scrape.",
+                  joules / (double)(s->requests_done - m->first_requests));
 }
 
 void metrics_put(struct metrics *m, struct buffer *b, const struct runner_status *status, int health, double uptime_seconds,
@@ -289,6 +319,8 @@ void metrics_put(struct metrics *m, struct buffer *b, const struct runner_status
     put_value(b, "http_requests_live", "gauge", "HTTP requests being answered.", http_live);
     pthread_mutex_lock(&m->lock);
     put_own(m, b);
+    if (status)
+        put_energy_cost(m, status, b);
     pthread_mutex_unlock(&m->lock);
     if (status)
         put_runner(status, b);

@@ -34,6 +34,7 @@ struct api_options {
     uint32_t parallel, queue;  /* what the runner was told, for /status */
     uint32_t request_seconds;  /* longest computation of a request; 0: no limit */
     size_t body_bytes_max, stream_bytes_max;
+    bool log_prompts;          /* else no text of anybody's is logged */
     unsigned read_seconds;     /* a request must have come within */
 };
 

@@ -107,6 +107,9 @@ static json_t *nodes_json(const struct runner_status *st)
                              (json_int_t)n->resident_bytes, "busy_seconds", (double)n->busy_us * 1e-6, "bytes_in",
                              (json_int_t)n->bytes_in, "bytes_out", (json_int_t)n->bytes_out, "rtt_ms", n->rtt_seconds * 1e3,
                              "temperature", (double)n->temperature_millic * 1e-3));
+        json_t *node = json_array_get(nodes, json_array_size(nodes) - 1);
+        if (n->energy_measured && node)
+            json_object_set_new(node, "watts", json_real(n->watts));
     }
     return nodes;
 }
@@ -167,6 +170,10 @@ void status_handle(struct api_server *s, struct http_call *call)
         json_object_set_new(root, "stages", stages_json(&st));
         json_object_set_new(root, "nodes", nodes_json(&st));
         json_object_set_new(root, "links", links_json(&st));
+        json_object_set_new(root, "energy", json_pack("{s:i, s:i, s:f, s:f, s:s}", "machines", (int)st.energy.machines,
+                                                      "machines_measured", (int)st.energy.measured, "joules",
+                                                      st.energy.joules, "watts", st.energy.watts, "source",
+                                                      st.energy.source));
     }
     runner_status_free(&st);
     reply_json(s, call, 200, root);

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/compute.h"
+#include "coordinator/cli/energy_report.h"
 #include "coordinator/cli/prediction.h"
 
 static const struct command_help help = {
@@ -26,6 +27,7 @@ struct row {
     uint32_t tokens, batch, context;
     double tokens_per_s, ms, best;  /* best: tokens a second of the fastest run (pp), of the fastest quarter of steps (tg) */
     double predicted;               /* tokens a second; 0 where nothing was measured */
+    double joules_per_token;        /* negative: not measured */
     double share, best_share;       /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
 };
 
@@ -119,10 +121,12 @@ static double best_rate(double *step_us, uint32_t steps, uint32_t batch)
 
 static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt, struct error *err)
 {
-    double rates[64];
+    double rates[64], joules;
+    struct runner_energy before, after;
     uint32_t steps = 0, most = row->prefill ? 0 : row->tokens * (uint32_t)repeat;
     double *step_us = most ? mem_zalloc(most, sizeof *step_us) : NULL;
     int rc = most && !step_us ? error_set(err, ERR_NOMEM, "out of memory") : 0;
+    energy_now(r, &before);
     for (int i = 0; i < repeat && !rc; i++) {
         struct lap lap = {.step_us = step_us, .steps = steps, .steps_most = most};
         uint32_t prompt = row->prefill ? row->tokens : row->context, generate = row->prefill ? 1 : row->tokens + 1;
@@ -137,6 +141,9 @@ static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt
     double context = row->context + row->tokens / 2.0;
     if (!rc && prediction_for(r, row->prefill ? row->tokens : row->context, context, row->batch, &p))
         row->predicted = row->prefill ? row->tokens / p.ttft_s : p.tokens_per_s;
+    energy_now(r, &after);
+    joules = energy_between(&before, &after);
+    row->joules_per_token = joules > 0 ? joules / ((double)row->tokens * row->batch * repeat) : -1;
     if (!rc) {
         qsort(rates, (size_t)repeat, sizeof *rates, by_value);
         row->tokens_per_s = rates[repeat / 2];
@@ -164,13 +171,16 @@ static void token_costs(const struct model *m, double *bytes, double *macs)
 static json_t *rows_json(const struct row *rows, size_t count, uint32_t stages, int threads)
 {
     json_t *list = json_array();
-    for (size_t i = 0; list && i < count; i++)
+    for (size_t i = 0; list && i < count; i++) {
         json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:i}", "kind", rows[i].prefill ? "pp" : "tg",
                                               "tokens", (int)rows[i].tokens, "batch", (int)rows[i].batch, "context",
                                               (int)rows[i].context, "threads", threads, "tokens_per_s", rows[i].tokens_per_s,
                                               "predicted_tokens_per_s", rows[i].predicted, "of_limit", rows[i].share,
                                               "best_tokens_per_s", rows[i].best,
                                               "best_of_limit", rows[i].best_share, "stages", (int)stages));
+        if (rows[i].joules_per_token > 0)
+            json_object_set_new(json_array_get(list, i), "joules_per_token", json_real(rows[i].joules_per_token));
+    }
     return list;
 }
 
@@ -218,8 +228,11 @@ static int bench(struct bench_options *o, struct error *err)
     size_t most = o->prefill.count + (o->batches.count + 1) * (o->contexts.count + 1) + 2;
     struct row *rows = mem_zalloc(most, sizeof *rows);
     struct runner *runner = NULL;
+    struct runner_energy energy;
+    char energy_text[160];
     double read = 0, peak = 0, bytes, macs;
     uint32_t longest = 0, widest = 1;
+    int64_t cache = 0; /* tokens, in whole pages a sequence: nobody waits or makes room for another */
     if (!rows)
         return error_set(err, ERR_NOMEM, "out of memory");
     size_t count = plan_rows(o, rows);
@@ -227,7 +240,11 @@ static int bench(struct bench_options *o, struct error *err)
         uint32_t need = rows[i].prefill ? rows[i].tokens + 1 : rows[i].context + rows[i].tokens + 1;
         longest = need > longest ? need : longest;
         widest = rows[i].batch > widest ? rows[i].batch : widest;
+        int64_t tokens = (int64_t)rows[i].batch * ((need + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS);
+        cache = tokens > cache ? tokens : cache;
     }
+    if (!o->compute.kv_tokens)
+        o->compute.kv_tokens = cache;
     if (!o->compute.context)
         o->compute.context = longest;
     o->compute.sequences = widest;
@@ -269,15 +286,21 @@ static int bench(struct bench_options *o, struct error *err)
                                      "int8_gmacs", peak / 1e9, "weight_bytes_per_token", bytes, "isa", kernels_isa(), "model",
                                      model_info(runner_model(runner))->name, "stage_list", stage_list, "predicted",
                                      prediction_json(runner));
+        energy_now(runner, &energy);
+        if (document)
+            json_object_set_new(document, "energy", energy_json(&energy));
         if (document && o->trace)
             json_object_set_new(document, "trace", trace_json(runner));
         if (output_json(document))
             rc = error_set(err, ERR_IO, "cannot write the result");
     } else {
-        struct table *t = table_create(11);
+        energy_now(runner, &energy);
+        energy_describe(&energy, energy_text, sizeof energy_text);
+        size_t columns = energy.measured ? 12 : 11;
+        struct table *t = table_create(columns);
         const char *heads[] = {"what",    "tokens",  "batch",    "context", "tokens/s", "predicted",
-                               "off by", "ms/step", "of limit", "best",    "of limit"};
-        for (size_t i = 0; i < 11; i++)
+                               "off by", "ms/step", "of limit", "best",    "of limit", "J/token"};
+        for (size_t i = 0; i < columns; i++)
             table_cell(t, "%s", heads[i]);
         for (size_t i = 0; i < count; i++) {
             table_cell(t, "%s", rows[i].prefill ? "prefill" : "decode");
@@ -291,12 +314,15 @@ static int bench(struct bench_options *o, struct error *err)
             table_cell(t, rows[i].share > 0 ? "%.0f %%" : "-", rows[i].share * 100);
             table_cell(t, "%.1f", rows[i].best);
             table_cell(t, rows[i].best_share > 0 ? "%.0f %%" : "-", rows[i].best_share * 100);
+            if (energy.measured)
+                table_cell(t, rows[i].joules_per_token > 0 ? "%.4g" : "-", rows[i].joules_per_token);
         }
         table_print(t);
         table_destroy(t);
         if (read > 0)
             printf("limits here: read %.1f GB/s (decode), int8 %.0f GMAC/s (prefill); %.1f MB of weights a token; %s kernels\n",
                    read / 1e9, peak / 1e9, bytes / 1e6, kernels_isa());
+        printf("energy: %s\n", energy_text);
         prediction_print_bench(runner);
         if (o->trace)
             trace_print(runner);

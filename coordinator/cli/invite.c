@@ -237,27 +237,32 @@ static int decide(struct invite *v, const struct link_peer *guest, struct error 
     return sent;
 }
 
-/* The board starts serving now: does it answer at the address it gave? */
+/* The board starts serving now: does it answer at the address it gave, with the key it showed? */
 static int check_reach(struct invite *v, struct error *err)
 {
     const char *endpoint = v->invitation.guest.ask.endpoint, *name = v->invitation.guest.ask.name;
-    char why[128] = "";
+    char why[192] = "";
+    struct link *link = NULL;
     struct link_peer other;
-    bool again;
+    bool again, up = false;
     int64_t until = clock_ms() + REACH_MS;
-    do {
-        int rc = receive(v, &other, &again, err);
-        if (rc || (rc = wait_link(v, 100, err)))
-            return rc;
+    int rc = link_connect(v->hub, PLANE_CONTROL, endpoint, v->invitation.guest.public_key, &link, err);
+    while (!rc && !(up = link_state(link, why, sizeof why) == LINK_UP) && clock_ms() < until && !interrupted) {
+        if (!(rc = receive(v, &other, &again, err)))
+            rc = wait_link(v, 50, err);
+    }
+    if (!rc && !up && !*why)
         link_explain(endpoint, 500, why, sizeof why);
-    } while (*why && clock_ms() < until && !interrupted);
+    link_close(link, 0);
+    if (rc)
+        return rc;
     if (v->json)
         return output_json(json_pack("{s:s, s:s, s:s, s:s, s:b}", "event", "joined", "name", name, "endpoint", endpoint,
-                                     "public_key", v->invitation.guest.public_key, "answers", !*why));
-    if (*why)
-        printf("it does not answer at %s yet (%s): start it there, or look for a firewall\n", endpoint, why);
-    else
+                                     "public_key", v->invitation.guest.public_key, "answers", up));
+    if (up)
         printf("it answers at %s\n", endpoint);
+    else
+        printf("it does not answer at %s yet (%s): start it there, or look for a firewall\n", endpoint, why);
     return 0;
 }
 

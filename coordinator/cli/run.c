@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/compute.h"
+#include "coordinator/cli/energy_report.h"
 #include "coordinator/cli/prediction.h"
 #include "coordinator/cli/prompt.h"
 #include "coordinator/cli/sampling_options.h"
@@ -83,6 +84,18 @@ static json_t *answer_json(const struct answer *a, const struct runner *r, uint6
                      (json_int_t)seed);
 }
 
+/* Of this request: in all, and for each token. */
+static void print_energy(const struct runner_energy *before, const struct runner_energy *after, uint32_t tokens)
+{
+    char source[160];
+    double joules = energy_between(before, after);
+    energy_describe(after, source, sizeof source);
+    if (joules > 0 && tokens)
+        fprintf(stderr, "  energy       %9.2f J, %.3g J/token (%s)\n", joules, joules / tokens, source);
+    else
+        fprintf(stderr, "  energy       %s\n", after->measured ? "too short to measure" : source);
+}
+
 int command_run(int argc, char **argv)
 {
     struct compute_options compute = {.sequences = 1};
@@ -109,6 +122,7 @@ int command_run(int argc, char **argv)
     struct buffer input = {0};
     struct token_list ids = {0};
     struct runner *runner = NULL;
+    struct runner_energy before = {0}, after = {0};
     struct answer answer = {.stream = !compute.json};
     struct request_options request = {.on_token = on_token, .on_finish = on_finish, .context = &answer};
     int rc = tokens_read_text(text, file, &input, &err);
@@ -123,7 +137,9 @@ int command_run(int argc, char **argv)
         request.prompt = ids.ids;
         request.prompt_count = ids.count;
         sampling_options_apply(&sampling, &request);
+        energy_now(runner, &before);
         rc = compute_request(runner, &request, &err);
+        energy_now(runner, &after);
     }
     if (!rc && answer.error.code)
         rc = error_set(&err, answer.error.code, "%s", answer.error.text);
@@ -133,8 +149,10 @@ int command_run(int argc, char **argv)
     code = options_exit(&help, rc, &err);
     if (!rc && compute.json)
         code = output_json(answer_json(&answer, runner, request.sampling.seed));
-    if (!rc && stats)
+    if (!rc && stats) {
         prediction_print(runner, answer.prompt_tokens, answer.token_count, ttft_ms(&answer), tpot_ms(&answer));
+        print_energy(&before, &after, answer.token_count);
+    }
     mem_free(answer.tokens);
     buffer_free(&answer.text);
     token_list_free(&ids);

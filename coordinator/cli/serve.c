@@ -26,6 +26,7 @@ struct serve_options {
     const char *host, *keys, *alias, *origin;
     int64_t port, parallel, queue, timeout, grace, read_timeout;
     uint64_t body_bytes, client_bytes;
+    bool log_prompts;
 };
 
 /* "models/stories-5m-q8_0.gguf" is served as "stories-5m-q8_0". */
@@ -151,6 +152,7 @@ int command_serve(int argc, char **argv)
         {"--read-timeout", 0, OPTION_INT, &o.read_timeout, "S", "a request must have come, and data be taken, in this time (default 30)", 1, 86400},
         {"--max-body", 0, OPTION_BYTES, &o.body_bytes, "BYTES", "largest request (default 8M)"},
         {"--client-buffer", 0, OPTION_BYTES, &o.client_bytes, "BYTES", "unread bytes of a stream before it is ended (default 1M)"},
+        {"--log-prompts", 0, OPTION_FLAG, &o.log_prompts, NULL, "log every prompt (default: no prompt or answer is ever logged)"},
         {"--cors", 0, OPTION_TEXT, &o.origin, "ORIGIN", "web pages that may call (default '*': all; '': none)"},
     };
     int code;
@@ -178,6 +180,7 @@ int command_serve(int argc, char **argv)
         .request_seconds = (uint32_t)o.timeout,
         .body_bytes_max = o.body_bytes,
         .stream_bytes_max = o.client_bytes,
+        .log_prompts = o.log_prompts,
         .read_seconds = (unsigned)o.read_timeout,
     };
     int rc = api_open(&options, &api, &err);
@@ -187,6 +190,8 @@ int command_serve(int argc, char **argv)
         compute.stay = true;
         compute.on_progress = note_progress;
         compute.progress_context = api;
+        if (o.log_prompts)
+            log_warn("--log-prompts: what clients ask is written to the log");
         if (!o.keys && !loopback(o.host))
             log_warn("%s is open to everyone who can reach it; --api-key-file asks clients for a key", o.host);
         announce(&o, &compute, "listening", api, name);

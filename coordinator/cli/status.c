@@ -5,6 +5,7 @@
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/compute.h"
+#include "coordinator/cli/status.h"
 #include "base/units.h"
 
 static const struct command_help help = {
@@ -31,10 +32,12 @@ static json_t *node_json(const struct runner_node *n)
     }
     if (node && n->temperature_millic)
         json_object_set_new(node, "temperature_c", json_real(n->temperature_millic / 1e3));
+    if (node && n->energy_measured)
+        json_object_set_new(node, "watts", json_real(n->watts));
     return node;
 }
 
-static json_t *status_json(const struct runner_status *s)
+json_t *status_json(const struct runner_status *s)
 {
     json_t *nodes = json_array(), *links = json_array();
     for (uint32_t i = 0; i < s->node_count; i++)

@@ -515,6 +515,10 @@ int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t n
     case CLUSTER_BROKEN:
         on_broken(c, event->epoch, event->last, event->text);
         break;
+    case CLUSTER_REVOKED:
+        cluster_forget_key(c, event->node);
+        on_link(c, event->node, LINK_DOWN, event->text);
+        break;
     case CLUSTER_REPLAN:
         if (cluster_recovers(c) && c->phase == CLUSTER_IS_READY)
             cluster_interrupt(c, ERR_CANCELLED, "%s", event->text);

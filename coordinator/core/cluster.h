@@ -111,6 +111,7 @@ enum cluster_event_kind {
     CLUSTER_ATTACHED,   /* epoch, last: the first (false) or last (true) stage greets us on the data plane */
     CLUSTER_STALLED,    /* a micro-batch has been under way for `stalled_us` */
     CLUSTER_BROKEN,     /* epoch, last, text: the data connection to the first or last stage closed */
+    CLUSTER_REVOKED,    /* node, text: it is no longer one of us; the others are told not to let it in */
     CLUSTER_REPLAN,     /* text: plan again with all that are there now, though nothing was lost */
 };
 

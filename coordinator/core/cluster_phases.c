@@ -108,6 +108,14 @@ static void allow_all(struct cluster *c)
         allow(c, i);
 }
 
+void cluster_forget_key(struct cluster *c, uint32_t node)
+{
+    memcpy(c->keys[node], c->keys[c->member_count], sizeof c->keys[node]); /* ours once more: the list keeps its length */
+    for (uint32_t i = 0; i < c->member_count; i++)
+        if (i != node && c->members[i].node.welcomed)
+            allow(c, i);
+}
+
 /* Whether any node on the machine of `host` is measuring something: two at once would spoil both. */
 static bool host_busy(const struct cluster *c, uint32_t host)
 {

@@ -90,6 +90,8 @@ void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text
 
 /* cluster_phases.c: begins whatever can begin now. */
 void cluster_advance(struct cluster *c, int64_t now_us);
+/* The other nodes no longer let this one in. */
+void cluster_forget_key(struct cluster *c, uint32_t node);
 void cluster_greet(struct cluster *c, uint32_t node);
 void cluster_welcome(struct cluster *c, uint32_t node, const struct control_message *m, int64_t now_us);
 void cluster_start_loading(struct cluster *c, int64_t now_us);

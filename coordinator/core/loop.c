@@ -26,7 +26,7 @@ static int send_control(struct runner *r, uint32_t node, const struct control_me
 {
     struct buffer bytes = {.limit = FRAME_HEADER_BYTES_MAX};
     int rc = control_encode(message, &bytes, err);
-    if (!rc) {
+    if (!rc && r->controls[node].link) {
         rc = link_send(r->controls[node].link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, err);
         if (rc == ERR_BUSY || rc == ERR_LOST || rc == ERR_AUTH) {
             /* Not taken: the node does not keep up or is gone. Its heartbeat or deadline will say so. */
@@ -281,10 +281,35 @@ static int take_link_state(struct runner *r, uint32_t node, struct error *err)
     return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
 }
 
+/* Nodes that were taken out of cluster.yaml: nothing is heard from or said to them any more, and they count as lost. */
+static int drop_revoked(struct runner *r, struct error *err)
+{
+    bool gone[CONFIG_NODES_MAX];
+    uint32_t added = 0;
+    int rc = 0;
+    if (!r->config || !r->reached || !roster_look(&r->roster, r->config, clock_us(), gone, &added))
+        return 0;
+    if (added)
+        log_warn("%s: %u new node%s; a restart brings %s in", r->config->path, added, added > 1 ? "s" : "",
+                 added > 1 ? "them" : "it");
+    for (uint32_t i = 0; i < r->control_count && !rc; i++) {
+        if (!gone[i] || !r->controls[i].link)
+            continue;
+        log_warn("worker \"%s\" was revoked", cluster_node_at(r->cluster, i)->name);
+        link_close(r->controls[i].link, 0);
+        r->controls[i].link = NULL;
+        rc = step(r, &(struct cluster_event){.kind = CLUSTER_REVOKED, .node = i,
+                                             .text = "revoked: its key is no longer in cluster.yaml"}, err);
+    }
+    return rc;
+}
+
 static int poll_controls(struct runner *r, struct error *err)
 {
-    int rc = 0;
+    int rc = drop_revoked(r, err);
     for (uint32_t i = 0; i < r->control_count && !rc; i++) {
+        if (!r->controls[i].link)
+            continue;
         struct link_message message;
         struct error bad = {0};
         int got = 0;
@@ -497,7 +522,8 @@ int loop_wait(struct runner *r, int64_t until_us, struct error *err)
     if (r->scheduler && r->next_deadline < next)
         next = r->next_deadline;
     for (uint32_t i = 0; i < r->control_count; i++)
-        r->wait_links[count++] = r->controls[i].link;
+        if (r->controls[i].link)
+            r->wait_links[count++] = r->controls[i].link;
     if (r->cluster && cluster_next_tick(r->cluster) < next)
         next = cluster_next_tick(r->cluster);
     if (r->remote && r->pipe) {

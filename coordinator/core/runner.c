@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/sensors.h"
 #include "coordinator/core/runner_state.h"
 
 #define REBALANCE_LEAST 0.01 /* a gain below is noise, even when someone asks */
@@ -166,6 +167,8 @@ int runner_open(const struct runner_options *options, struct runner **out, struc
         rc = error_set(err, ERR_USAGE, "there is no cluster to look at: give its cluster.yaml");
     if (!rc)
         rc = waker_create(&r->waker, err);
+    if (!rc && !r->config && !r->o.stages)
+        rc = energy_start(sensors_root(), &r->energy, err);
     if (!rc)
         rc = r->config || r->o.stages ? bring_up_cluster(r, err) : bring_up_here(r, err);
     if (rc) {
@@ -215,6 +218,7 @@ void runner_close(struct runner *r)
     cluster_destroy(r->cluster);
     cluster_actions_free(&r->actions);
     spawn_stop(r->spawn);
+    energy_close(r->energy);
     if (r->hub)
         hub_destroy(r->hub);
     if (r->key)

@@ -155,7 +155,17 @@ struct runner_node {
     double rtt_seconds;       /* of heartbeats; 0 unknown */
     int32_t temperature_millic;
     uint32_t refused;
+    bool energy_measured;
+    double joules, watts;     /* since its worker was started; now */
+    char energy_source[64];   /* what measures, or why nothing does */
 };
+
+struct runner_energy {        /* of all machines, each counted once however many workers share it */
+    uint32_t machines, measured;
+    double joules, watts;     /* of those that are measured */
+    char source[64];
+};
+void runner_energy_sum(const struct runner_node *nodes, uint32_t count, struct runner_energy *out);
 
 struct runner_link {
     char from[128], to[128];
@@ -191,6 +201,7 @@ struct runner_status {
     double round_seconds;     /* of a decoding micro-batch through all stages and back; median, 0 unknown */
     double hop_seconds;       /* of that, outside the stages' computing, for one of stage_count + 1 hops */
     uint32_t node_count, link_count, stage_count;
+    struct runner_energy energy;
     struct runner_node *nodes;
     struct runner_link *links;
     struct runner_stage *stages;

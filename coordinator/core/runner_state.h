@@ -4,12 +4,14 @@
 
 #include <pthread.h>
 
+#include "base/energy.h"
 #include "coordinator/core/cluster.h"
 #include "coordinator/core/config.h"
 #include "coordinator/core/offer.h"
 #include "coordinator/core/pipeline.h"
 #include "coordinator/core/planning.h"
 #include "coordinator/core/rebalance.h"
+#include "coordinator/core/roster.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
 #include "coordinator/core/spawn.h"
@@ -46,6 +48,7 @@ struct runner {
     struct tokenizer *tokenizer;
 
     struct config *config;
+    struct roster roster;             /* who is still in its file */
     struct node_key *key;
     struct hub *hub;
     struct spawn *spawn;
@@ -65,6 +68,7 @@ struct runner {
     double *corrections;              /* of profiles, one a node, learnt from running stages; NULL before the first plan */
     double *token_rtt_seconds;        /* one a node, measured before the first plan; NULL before */
 
+    struct energy_meter *energy;      /* of this machine, when it computes itself */
     struct waker *waker;
     struct pipeline *pipe;            /* NULL until stages are loaded */
     bool remote;

@@ -40,6 +40,10 @@ static void fill_node(const struct cluster_node *n, struct runner_node *out)
         out->weights_out = n->heartbeat.u.heartbeat_reply.weights_out;
         out->temperature_millic = n->heartbeat.u.heartbeat_reply.temperature_millic;
         out->refused = n->heartbeat.u.heartbeat_reply.refused;
+        out->energy_measured = n->heartbeat.u.heartbeat_reply.energy_measured;
+        out->joules = (double)n->heartbeat.u.heartbeat_reply.energy_uj / 1e6;
+        out->watts = n->heartbeat.u.heartbeat_reply.power_mw / 1e3;
+        snprintf(out->energy_source, sizeof out->energy_source, "%s", n->heartbeat.u.heartbeat_reply.energy_source);
     }
 }
 
@@ -104,7 +108,17 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
         for (uint32_t i = 0; r->planned && i < stages && i < (uint32_t)r->plan.stages; i++)
             s->stages[i].predicted_seconds = planning_expected(r->problem, &r->plan, i, &s->stages[i]);
     }
-    return r->cluster ? fill_cluster(r->cluster, s, err) : 0;
+    if (!r->cluster) {
+        struct energy_reading here;
+        energy_read(r->energy, &here);
+        s->energy = (struct runner_energy){1, here.measured, here.joules, here.watts, ""};
+        snprintf(s->energy.source, sizeof s->energy.source, "%s", here.source);
+        return 0;
+    }
+    int rc = fill_cluster(r->cluster, s, err);
+    if (!rc)
+        runner_energy_sum(s->nodes, s->node_count, &s->energy);
+    return rc;
 }
 
 int runner_status(struct runner *r, struct runner_status *out, struct error *err)

@@ -94,9 +94,10 @@ struct linear_job {
     size_t ldy;
 };
 void op_linear_many(struct pool *pool, const struct linear_job *jobs, size_t count, struct activations *a);
-/* Chosen experts: token list `rows_of[i]` (indices into a's rows, m of them) through w into y[i·ldy]. */
-void op_linear_gather(struct pool *pool, const struct matrix *w, struct activations *a, const uint32_t *rows_of,
-                      uint32_t m, float *y, size_t ldy);
+/* Chosen experts: the same with m rows of a alone, rows_of[i] giving y's row i. scratch: activations_bytes(m, a->cols)
+ * of the caller's memory, where their 8-bit form is laid side by side; another than a's. */
+void op_linear_gather(struct pool *pool, const struct linear_job *jobs, size_t count, struct activations *a,
+                      const uint32_t *rows_of, uint32_t m, void *scratch);
 
 /* ---- Element-wise, norms, positions (x: n rows, `stride` floats apart; rows are independent) -------------------- */
 

@@ -61,7 +61,7 @@ void activations_set(struct activations *a, struct pool *pool, const float *x, s
 
 /* ---- One panel against tokens -------------------------------------------------------------------------------- */
 
-/* Where the activations of a product come from: all of a, or chosen tokens of it. */
+/* Where the activations of a product come from: all of a, or, of a product of floats, chosen tokens of it. */
 struct tokens {
     const struct activations *a;
     const uint32_t *chosen; /* NULL: 0, 1, 2, … */
@@ -80,15 +80,6 @@ static const struct act_block *token_block(const struct activations *a, struct t
     uint32_t wide = tiles.more * (tiles.base + 1);
     uint32_t j = token < wide ? token / (tiles.base + 1) : tiles.more + (token - wide) / tiles.base;
     return tile_blocks(a, tiles, j) + (size_t)block * tile_size(tiles, j) + (token - tile_first(tiles, j));
-}
-
-/* Copies `blocks` blocks of `count` chosen tokens side by side. */
-static void gather_blocks(const struct tokens *in, struct tiles tiles, uint32_t first, uint32_t count, uint32_t block,
-                          uint32_t blocks, struct act_block *out)
-{
-    for (uint32_t b = 0; b < blocks; b++)
-        for (uint32_t t = 0; t < count; t++)
-            *out++ = *token_block(in->a, tiles, in->chosen[first + t], block + b);
 }
 
 static void store_panel(const float *acc, uint32_t rows, uint32_t tokens, float *y, size_t ldy)
@@ -146,10 +137,8 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
                 uint32_t size = tokens - t < kernels->tile_tokens ? tokens - t : kernels->tile_tokens;
                 struct act_block gathered[TILE_TOKENS_MAX * EXPANDED_BLOCKS], *to = gathered;
                 for (uint32_t i = 0; i < width; i++)
-                    for (uint32_t k = 0; k < size; k++) {
-                        uint32_t token = in->chosen ? in->chosen[first + t + k] : first + t + k;
-                        *to++ = *token_block(in->a, tiles, token, b + i);
-                    }
+                    for (uint32_t k = 0; k < size; k++)
+                        *to++ = *token_block(in->a, tiles, first + t + k, b + i);
                 kernels->expanded(strip, gathered, width, size, shape.groups, shape.offset, acc + t * PAIR_ROWS);
             }
         }
@@ -165,11 +154,11 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
 {
     bool pair = rows > PANEL_ROWS;
     const uint8_t *panel = (const uint8_t *)w->data + row / PANEL_ROWS * layout_panel_bytes(layout, w->cols);
-    struct tiles tiles = tiles_of(in->count, kernels->tile_tokens), all = tiles_of(in->a->n, kernels->tile_tokens);
+    struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
     uint32_t blocks = w->cols / 32, begin = tile_first(tiles, tile_begin), end = tile_first(tiles, tile_end);
     _Alignas(64) float acc[CHUNK_TOKENS * PAIR_ROWS];
     memset(acc, 0, (end - begin) * PAIR_ROWS * sizeof *acc);
-    uint32_t count = tile_end - tile_begin, most = count == 1 && !in->chosen ? blocks : STRIP;
+    uint32_t count = tile_end - tile_begin, most = count == 1 ? blocks : STRIP;
     for (uint32_t b = 0; b < blocks; b += most) {
         uint32_t width = blocks - b < most ? blocks - b : most;
         const uint8_t *strip = panel + (pair ? 2 : 1) * layout_panel_bytes(layout, b * 32);
@@ -178,13 +167,8 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
                                         : (struct fetch){strip + strip_bytes, (block_bytes + count - 1) / count};
         float *to = acc;
         for (uint32_t j = tile_begin; j < tile_end; j++, fetch.from += width * fetch.step) {
-            struct act_block gathered[TILE_TOKENS_MAX * STRIP];
             uint32_t size = tile_size(tiles, j);
-            const struct act_block *a = gathered;
-            if (in->chosen)
-                gather_blocks(in, all, tile_first(tiles, j), size, b, width, gathered);
-            else
-                a = tile_blocks(in->a, tiles, j) + (size_t)b * size;
+            const struct act_block *a = tile_blocks(in->a, tiles, j) + (size_t)b * size;
             kernels->panel[layout](strip, pair, fetch, a, width, size, to);
             to += size * PAIR_ROWS;
         }
@@ -306,14 +290,51 @@ void op_linear(struct pool *pool, const struct matrix *w, struct activations *a,
     op_linear_many(pool, &(struct linear_job){w, y, ldy}, 1, a);
 }
 
-void op_linear_gather(struct pool *pool, const struct matrix *w, struct activations *a, const uint32_t *rows_of,
-                      uint32_t m, float *y, size_t ldy)
+struct gather {
+    const struct activations *from, *to;
+    const uint32_t *rows_of;
+};
+
+static void gather_tokens(void *context, size_t begin, size_t end, int thread)
 {
-    if (!m)
-        return;
-    if (!is_float(w->type))
-        quantise_now(a, pool);
-    struct linear_job job = {w, y, ldy};
-    struct linear_work work = {&job, 1, {a, rows_of, m}};
+    const struct gather *g = context;
+    struct tiles all = tiles_of(g->from->n, kernels->tile_tokens), tiles = tiles_of(g->to->n, kernels->tile_tokens);
+    for (uint32_t j = 0; j < tiles.count; j++) {
+        uint32_t first = tile_first(tiles, j), size = tile_size(tiles, j);
+        for (uint32_t t = first; t < first + size; t++) {
+            if (t < begin || t >= end)
+                continue;
+            const struct act_block *in = token_block(g->from, all, g->rows_of[t], 0);
+            struct act_block *out = tile_blocks(g->to, tiles, j) + (t - first);
+            size_t step = (size_t)(token_block(g->from, all, g->rows_of[t], 1) - in);
+            for (uint32_t b = 0; b < g->from->cols / 32; b++)
+                out[(size_t)b * size] = in[b * step];
+        }
+    }
+}
+
+void op_linear_gather(struct pool *pool, const struct linear_job *jobs, size_t count, struct activations *a,
+                      const uint32_t *rows_of, uint32_t m, void *scratch)
+{
+    struct activations few = {.n = m, .cols = a->cols, .scratch = scratch};
+    struct linear_job quantised[MAX_JOBS];
+    struct linear_work work = {quantised, 0, {&few, NULL, m}};
+    for (size_t i = 0; m && i < count; i++) {
+        if (is_float(jobs[i].w->type)) {
+            run(pool, &(struct linear_work){&jobs[i], 1, {a, rows_of, m}});
+            continue;
+        }
+        if (!few.quantised) {
+            struct gather g = {a, &few, rows_of};
+            quantise_now(a, pool);
+            pool_for(pool, m, QUANTISE_GRAIN, gather_tokens, &g);
+            few.quantised = true;
+        }
+        quantised[work.count++] = jobs[i];
+        if (work.count == MAX_JOBS) {
+            run(pool, &work);
+            work.count = 0;
+        }
+    }
     run(pool, &work);
 }

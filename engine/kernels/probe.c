@@ -7,7 +7,7 @@
 #include "engine/kernels/table.h"
 
 #define READ_GRAIN ((size_t)256 << 10)
-#define READ_SLICE ((size_t)32 << 20) /* timed at once: short, so that some run undisturbed */
+#define READ_SLICE ((size_t)32 << 20) /* timed at once, by each thread: short, so that some run undisturbed */
 #define MAX_PROBE_THREADS 1024
 
 struct read_job {
@@ -28,6 +28,8 @@ double probe_read_bandwidth(struct pool *pool, int ms)
     size_t bytes = 4 * (cpu.l3_bytes + (size_t)pool_threads(pool) * cpu.l2_bytes);
     size_t least = (size_t)256 << 20, most = (size_t)512 << 20;
     bytes = bytes < least ? least : bytes > most ? most : bytes;
+    size_t slice = READ_SLICE * (size_t)pool_threads(pool);
+    slice = slice > bytes / 2 ? bytes / 2 : slice;
     struct read_job *job = mem_zalloc(1, sizeof *job);
     uint8_t *data = mem_map(bytes);
     double best = 0;
@@ -35,11 +37,11 @@ double probe_read_bandwidth(struct pool *pool, int ms)
         memset(data, 1, bytes);
         int64_t until = clock_ns() + (int64_t)ms * 1000000;
         do
-            for (size_t at = 0; at + READ_SLICE <= bytes; at += READ_SLICE) {
+            for (size_t at = 0; at + slice <= bytes; at += slice) {
                 int64_t t0 = clock_ns();
                 job->data = data + at;
-                pool_for(pool, READ_SLICE, READ_GRAIN, read_piece, job);
-                double rate = (double)READ_SLICE / ((double)(clock_ns() - t0) * 1e-9);
+                pool_for(pool, slice, READ_GRAIN, read_piece, job);
+                double rate = (double)slice / ((double)(clock_ns() - t0) * 1e-9);
                 best = rate > best ? rate : best;
             }
         while (clock_ns() < until);

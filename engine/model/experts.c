@@ -128,11 +128,11 @@ static void experts_of_one(struct forward *f, const struct block_weights *w, str
         add_row_bias(f->up + (size_t)i * ff, 1, ff, bias_of(w, EXPERTS_UP_BIAS, f->chosen[i].expert, ff));
     }
     activate(f, true, f->gate, f->up, (size_t)used * ff);
-    struct activations a;
-    activations_set(&a, f->pool, f->gate, ff, used, ff, f->activations[1], false);
     for (uint32_t i = 0; i < used; i++) {
         uint32_t e = f->chosen[i].expert;
-        op_linear_gather(f->pool, &w->stack[EXPERTS_DOWN][e], &a, &i, 1, f->expert_out, width);
+        struct activations a;
+        activations_set(&a, f->pool, f->gate + (size_t)i * ff, ff, 1, ff, f->activations[1], false);
+        op_linear(f->pool, &w->stack[EXPERTS_DOWN][e], &a, f->expert_out, width);
         add_row_bias(f->expert_out, 1, width, bias_of(w, EXPERTS_DOWN_BIAS, e, width));
         op_fma(f->pool, f->y, f->expert_out, f->chosen[i].weight, width);
     }
@@ -174,8 +174,9 @@ static void experts_of_many(struct forward *f, const struct block_weights *w, st
         uint32_t m = first[e] - at;
         if (!m)
             continue;
-        op_linear_gather(f->pool, &w->stack[EXPERTS_GATE][e], h, f->rows_of + at, m, f->gate, ff);
-        op_linear_gather(f->pool, &w->stack[EXPERTS_UP][e], h, f->rows_of + at, m, f->up, ff);
+        f->jobs[0] = (struct linear_job){&w->stack[EXPERTS_GATE][e], f->gate, ff};
+        f->jobs[1] = (struct linear_job){&w->stack[EXPERTS_UP][e], f->up, ff};
+        op_linear_gather(f->pool, f->jobs, 2, h, f->rows_of + at, m, f->activations[2]);
         add_row_bias(f->gate, m, ff, bias_of(w, EXPERTS_GATE_BIAS, e, ff));
         add_row_bias(f->up, m, ff, bias_of(w, EXPERTS_UP_BIAS, e, ff));
         activate(f, true, f->gate, f->up, (size_t)m * ff);

@@ -113,6 +113,7 @@ static void lay_out(struct forward *f, struct plan *p, const struct model_shape 
         bytes = max_size(bytes, activations_bytes(n, s->k_dim));
     }
     f->activations[1] = take(p, bytes, 1);
+    f->activations[2] = take(p, mixture ? activations_bytes(n, s->width) : 0, 1);
     f->queries = take(p, n, sizeof *f->queries);
     f->attention_scratch = take(p, w.scratch, 1);
     if (head) {

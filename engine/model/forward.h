@@ -39,7 +39,7 @@ struct forward {
     float *weight_of;               /* their weights */
     float *shared_gate;             /* n */
     struct linear_job *jobs;        /* 2·experts_used + 2 */
-    void *activations[2];           /* 8-bit forms: [0] of h, [1] of what follows */
+    void *activations[3];           /* 8-bit forms: [0] of h, [1] of what follows, [2] of the tokens of one expert */
     struct attention_query *queries;
     void *attention_scratch;
     float *logits;                  /* HEAD_ROWS × vocabulary; only in the last stage */

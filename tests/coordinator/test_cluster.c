@@ -42,6 +42,8 @@ struct world {
     uint32_t stage_count;
     uint64_t welcome_epoch, load_epoch;
     uint32_t loads, allows;
+    const char *revoked;   /* a key that must not be let in any more */
+    uint32_t told;         /* nodes that heard so */
     bool reached, failed;
     int64_t reached_at, failed_at;
     struct error error;
@@ -222,6 +224,11 @@ static void carry_out(const struct cluster_action *a)
         CHECK(w.linked[a->node]);
         CHECK(cluster_node_at(w.c, a->node)->state != NODE_LOST || a->message.kind == CONTROL_HEARTBEAT);
         w.allows += a->message.kind == CONTROL_ALLOW;
+        if (w.revoked && a->message.kind == CONTROL_ALLOW) {
+            w.told++;
+            for (uint32_t k = 0; k < a->message.u.allow.count; k++)
+                CHECK(strcmp(a->message.u.allow.keys[k], w.revoked) != 0);
+        }
         if (a->message.kind == CONTROL_PROBE || a->message.kind == CONTROL_PROBE_LINK ||
             a->message.kind == CONTROL_LOAD)
             CHECK_INT(w.allows, w.nodes);
@@ -595,6 +602,21 @@ static void losses_are_described(void)
     finish();
 }
 
+static void a_revoked_node_is_let_in_by_nobody(void)
+{
+    begin(13, 4, CLUSTER_SERVE);
+    create(NULL, 0);
+    run_until(20000000);
+    REQUIRE(w.reached);
+    uint32_t node = w.stages[0].node;
+    w.revoked = w.keys[node];
+    step((struct cluster_event){.kind = CLUSTER_REVOKED, .node = node, .text = "revoked"});
+    CHECK_INT(w.told, 3);
+    CHECK_INT(cluster_node_at(w.c, node)->state, NODE_LOST);
+    CHECK(w.failed && strstr(w.error.text, "revoked"));
+    finish();
+}
+
 static const struct check_test tests[] = {
     {"quiet clusters get ready", quiet_clusters_get_ready},
     {"troubled clusters end with a line", troubled_clusters_end_with_a_line},
@@ -604,6 +626,7 @@ static const struct check_test tests[] = {
     {"planning loads nothing and known links are not measured",
      planning_loads_nothing_and_known_links_are_not_measured},
     {"losses are described", losses_are_described},
+    {"a revoked node is let in by nobody", a_revoked_node_is_let_in_by_nobody},
 };
 
 int main(int argc, char **argv)

@@ -9,7 +9,9 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "engine/model/shape.h"
+#include "engine/kernels/ops.h"
 #include "engine/quant/quantize.h"
+#include "tests/engine/kernels_data.h"
 
 static const char *key(const char *architecture, const char *name)
 {
@@ -391,6 +393,14 @@ static void build_tensor(struct gguf_builder *b, const char *name, const struct 
             quantize_row(type, x + r * cols, (char *)packed + r * row_bytes, cols);
         if (!packed)
             exit(1);
+    } else if (matrix && dims > 1 && !quantize_known(type) && matrix_supported(type, (uint32_t)cols)) {
+        data_seed = state; /* types that we only read: blocks of random bits with sane scales */
+        uint8_t *blocks = data_weights(type, (uint32_t)rows, (uint32_t)cols, DATA_NORMAL);
+        packed = mem_alloc(rows * row_bytes);
+        if (!packed)
+            exit(1);
+        memcpy(packed, blocks, rows * row_bytes);
+        free(blocks);
     }
     gguf_build_tensor(b, name, packed ? type : TYPE_F32, dims, shape, packed ? packed : x);
     mem_free(packed);

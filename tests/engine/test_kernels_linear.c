@@ -161,17 +161,18 @@ static void test_gather(void)
             uint8_t *w = data_weights(types[i], rows, cols, DATA_NORMAL);
             float *x = data_floats((size_t)n * cols, DATA_NORMAL), *all = product(types[i], rows, cols, w, x, n, NULL);
             float *y = calloc((size_t)m * rows, sizeof *y);
-            void *scratch = mem_map(activations_bytes(n, cols));
+            void *scratch = mem_map(activations_bytes(n, cols)), *few = mem_map(activations_bytes(m, cols));
             struct matrix matrix;
             struct activations a;
-            REQUIRE(y && scratch && !matrix_load(&matrix, NULL, types[i], rows, cols, w, false, NULL));
+            REQUIRE(y && scratch && few && !matrix_load(&matrix, NULL, types[i], rows, cols, w, false, NULL));
             activations_set(&a, NULL, x, cols, n, cols, scratch, true);
-            op_linear_gather(NULL, &matrix, &a, chosen, m, y, rows);
+            op_linear_gather(NULL, &(struct linear_job){&matrix, y, rows}, 1, &a, chosen, m, few);
             for (uint32_t t = 0; t < m; t++)
                 if (!data_same(y + t * rows, all + chosen[t] * rows, rows))
                     CHECK_FAIL("%s %s: chosen token %u differs", *level, type_name(types[i]), t);
             matrix_free(&matrix);
             mem_unmap(scratch, activations_bytes(n, cols));
+            mem_unmap(few, activations_bytes(m, cols));
             free(w);
             free(x);
             free(y);

@@ -160,14 +160,46 @@ static void quantised_weights_and_caches_are_invariant(void)
 {
     static const uint32_t types[] = {TYPE_F16, TYPE_BF16, TYPE_Q8_0, TYPE_Q4_0, TYPE_Q5_1, TYPE_IQ4_NL};
     static const char *const names[] = {"llama", "mixtral", "gemma2", "deepseek3"};
+    enum { TYPES = sizeof types / sizeof *types, NAMES = sizeof names / sizeof *names };
     struct pool *pool = two_threads();
-    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
-        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-            check_variant(model_variant_find(names[i]), types[t], t % 2 ? KV_Q8 : KV_F16, pool);
+    for (size_t i = 0; i < (size_t)TYPES * NAMES; i += (size_t)check_step())
+        check_variant(model_variant_find(names[i % NAMES]), types[i / NAMES], i / NAMES % 2 ? KV_Q8 : KV_F16, pool);
     struct model_variant wide = *model_variant_find("llama"); /* blocks of 256 values */
     wide.width = 512;
-    for (uint32_t type = TYPE_Q4_K; type <= TYPE_Q6_K; type++)
+    for (uint32_t type = TYPE_Q4_K; type <= TYPE_Q6_K; type += (uint32_t)check_step())
         check_variant(&wide, type, KV_F32, pool);
+    pool_destroy(pool);
+}
+
+/* The types left: one model each, cut once, fed whole and in chunks, by one thread and two. */
+static void every_other_type_is_invariant(void)
+{
+    static const uint32_t types[] = {TYPE_Q4_1,  TYPE_Q5_0,   TYPE_Q2_K,    TYPE_Q3_K,  TYPE_IQ4_XS,
+                                     TYPE_TQ1_0, TYPE_TQ2_0,  TYPE_MXFP4,   TYPE_IQ1_S, TYPE_IQ1_M,
+                                     TYPE_IQ2_S, TYPE_IQ2_XS, TYPE_IQ2_XXS, TYPE_IQ3_S, TYPE_IQ3_XXS};
+    struct pool *pool = two_threads();
+    struct model_variant small = *model_variant_find("llama");
+    small.width = 256;
+    small.blocks = 2;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t += (size_t)check_step()) {
+        void *bytes;
+        struct model *m = open_built(&small, types[t], &bytes);
+        REQUIRE(m);
+        const char *name = type_name(types[t]);
+        void *float_bytes;
+        struct model *f = open_built(&small, TYPE_F32, &float_bytes);
+        REQUIRE(f);
+        /* The matrices are of that type indeed. */
+        CHECK(model_block_cost(m, 0, KV_F16).read_bytes < model_block_cost(f, 0, KV_F16).read_bytes / 2);
+        uint32_t want = run(m, (struct how){0});
+        CHECK(want != 0);
+        SAME(((struct how){.chunk = 1}), "chunks of %d", 1);
+        SAME(((struct how){.pool = pool, .stages = 2, .chunk = 7}), "2 stages, %d threads, chunks of 7", 2);
+        model_close(f);
+        mem_free(float_bytes);
+        model_close(m);
+        mem_free(bytes);
+    }
     pool_destroy(pool);
 }
 
@@ -525,8 +557,14 @@ static void probes_give_times(void)
     double blocks[3];
     int passes = 0;
     struct stage_times t = {.blocks = blocks};
-    struct stage_probe p = {.last_block = 2, .sequences = 1, .tokens = 1, .past = 100, .ends = true, .repeat = 3,
-                            .between = count_passes, .context = &passes};
+    struct stage_probe p = {.last_block = 2,
+                            .sequences = 1,
+                            .tokens = 1,
+                            .past = 100,
+                            .ends = true,
+                            .repeat = 3,
+                            .between = count_passes,
+                            .context = &passes};
     CHECK_INT(stage_probe(s, &p, &t), 0);
     CHECK_INT(passes, 4); /* one to warm up */
     CHECK(blocks[0] > 0 && blocks[1] > 0 && blocks[2] > 0 && t.head > 0 && t.embedding > 0 && t.rest > 0);
@@ -547,6 +585,7 @@ static void probes_give_times(void)
 static const struct check_test tests[] = {
     {"every_architecture_is_invariant", every_architecture_is_invariant},
     {"quantised_weights_and_caches_are_invariant", quantised_weights_and_caches_are_invariant},
+    {"every_other_type_is_invariant", every_other_type_is_invariant},
     {"every_level_of_kernels_agrees", every_level_of_kernels_agrees},
     {"company_in_the_batch_changes_nothing", company_in_the_batch_changes_nothing},
     {"shared_and_copied_pages_serve_a_second_sequence", shared_and_copied_pages_serve_a_second_sequence},

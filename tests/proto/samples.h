@@ -166,6 +166,27 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.heartbeat_reply.temperature_millic = -5000;
         m.u.heartbeat_reply.state = 2;
         m.u.heartbeat_reply.refused = 14;
+        m.u.heartbeat_reply.energy_measured = true;
+        m.u.heartbeat_reply.energy_uj = UINT64_C(1) << 40;
+        m.u.heartbeat_reply.power_mw = 6543;
+        strcpy(m.u.heartbeat_reply.energy_source, "INA3221 VDD_IN");
+        break;
+    case CONTROL_EXAMINE:
+        strcpy(m.u.examine.address, "10.0.0.1");
+        m.u.examine.padding_bytes = 65536;
+        break;
+    case CONTROL_REPORT:
+        m.u.report = (struct control_report){.clock_us = INT64_C(1900000000000000), .memory_total = 5, .memory_available = 4,
+                                             .memory_margin = 1, .memory_cap = 3, .memory_admitted = 2,
+                                             .temperature_millic = 61000, .limit_millic = 95000, .throttled_known = true,
+                                             .throttle_count_known = true, .wireless = true, .half_duplex = true,
+                                             .energy_measured = true, .throttled = 0x50005, .frequency_mhz = 1500,
+                                             .frequency_max_mhz = 2400, .mtu = 1500, .speed_mbit = 72, .key_mode = 0600,
+                                             .throttle_count = 17, .power_save = -1, .padding_bytes = 300};
+        strcpy(m.u.report.zone, "cpu-thermal");
+        strcpy(m.u.report.governor, "ondemand");
+        strcpy(m.u.report.interface, "wlan0");
+        strcpy(m.u.report.energy_source, "ina226");
         break;
     case CONTROL_FAILURE:
         m.u.failure.code = ERR_MEMORY;

@@ -2,6 +2,7 @@
 guesses, a person's no. The token's secret is on no command line and in no log."""
 import base64
 import hashlib
+import json
 import os
 import pty
 import re
@@ -11,7 +12,8 @@ import subprocess
 import threading
 import time
 
-from lab import BRIGADE, MODEL, SOURCE, WORKER, brigade, brigade_json, main, one_line, temporary_folder
+from lab import BRIGADE, MODEL, SOURCE, WORKER, Cluster, brigade, brigade_json, main, one_line, temporary_folder
+from server import Server
 
 TOKEN = re.compile(r"brigade1\.[A-Za-z0-9_-]+")
 
@@ -180,6 +182,30 @@ def test_a_person_decides():
     # The same name from another board is refused, with what to do.
     code, text, errors, board = answer_at_terminal(config, os.path.join(folder, "other"), listen, "y\n")
     assert code == 1 and board.returncode == 1 and "--name" in board.stderr, board.stderr
+
+
+def test_revoking_takes_effect_at_once():
+    cluster = Cluster(3, extra="# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n")
+    server = Server("-c", cluster.config, "--stages", "3")
+    before = server.text("Once upon a time", max_tokens=8, temperature=0)["choices"][0]["text"]
+    one_line(brigade("revoke", "w9", "-c", cluster.config), 1, "no node", "w9")
+    assert brigade_json("revoke", "w1", "-c", cluster.config)["revoked"] == "w1"
+    assert [n["name"] for n in brigade_json("nodes", "-c", cluster.config)["nodes"]] == ["w0", "w2"]
+    assert open(cluster.config).read().endswith("# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n")
+    end = time.monotonic() + 20
+    while True:  # its connection is closed, and the others hold the whole model
+        status = json.loads(server.get("/status"))
+        states = {n["name"]: n["state"] for n in status.get("nodes", [])}
+        if states.get("w1") == "lost" and status["status"] == "ready" and len(status["plan"]["stages"]) == 2:
+            break
+        assert time.monotonic() < end, (status["status"], states)
+        time.sleep(0.1)
+    assert server.text("Once upon a time", max_tokens=8, temperature=0)["choices"][0]["text"] == before
+    time.sleep(1.2)  # it answers as before; nobody asks it any more
+    status = json.loads(server.get("/status"))
+    assert {n["name"]: n["state"] for n in status["nodes"]}["w1"] == "lost", status["nodes"]
+    assert "revoked" in server.stop()
+    cluster.stop()
 
 
 main(globals())

@@ -1,0 +1,171 @@
+"""How the boards are, and what may be known of the talk: the doctor on sick and healthy boards (recorded sensors), energy in
+run, bench, /metrics and status, `brigade top`, and logs that hold no prompt, no answer and no secret."""
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from lab import BRIGADE, MODEL, PROMPT, SOURCE, Cluster, Worker, brigade, brigade_json, main, one_line, temporary_folder
+from server import Server
+
+TREES = os.path.join(SOURCE, "tests", "fixtures", "sensors")
+
+
+def tree(name):
+    """A recorded tree of sensors, unpacked; changes to it are changes of the board."""
+    root = tempfile.mkdtemp(dir=temporary_folder())
+    for line in open(os.path.join(TREES, name + ".tree")):
+        path, text = line.rstrip("\n").split("\t", 1)
+        path = os.path.join(root, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write(text.replace("\\n", "\n") + "\n")
+    return root
+
+
+def findings(report, node):
+    found = next(n for n in report["nodes"] if n["name"] == node)
+    return {f["check"]: (f["level"], f["text"]) for f in found["findings"]}
+
+
+def test_the_doctor_says_what_to_change():
+    cluster = Cluster(0)
+    sick = tree("pi5")
+    cluster.workers = [Worker(cluster.folder, "well", [cluster.public_key], env={"BRIGADE_TEST_SENSORS": tree("pi4")}),
+                       Worker(cluster.folder, "hot", [cluster.public_key], env={"BRIGADE_TEST_SENSORS": sick}),
+                       Worker(cluster.folder, "stranger", [cluster.public_key]),
+                       Worker(cluster.folder, "gone", [cluster.public_key])]
+    stranger = json.loads(subprocess.run([BRIGADE, "keygen", "-o", os.path.join(cluster.folder, "x.key"), "--json"],
+                                         capture_output=True, text=True).stdout)["public_key"]
+    cluster.write(nodes=[(w.name, w.endpoint, stranger if w.name == "stranger" else w.public_key) for w in cluster.workers])
+    cluster.workers[3].stop()
+    done = brigade("doctor", "-c", cluster.config, "--json", "--wait", "2")
+    assert done.returncode == 1 and not done.stderr, done
+    report = json.loads(done.stdout)
+    assert not report["well"]
+    well = findings(report, "well")
+    assert all(level != "bad" for level, _ in well.values()), well
+    assert well["key"][0] == well["clock"][0] == well["throttling"][0] == "good" and "48.2" in well["temperature"][1], well
+    assert "ina226" in well["energy"][1], well
+    hot = findings(report, "hot")
+    assert hot["temperature"][0] == hot["power"][0] == hot["throttling"][0] == "bad" and "83.5" in hot["temperature"][1], hot
+    assert findings(report, "gone")["reach"][0] == "bad" and "refused" in findings(report, "gone")["reach"][1]
+    assert "bad" in [level for level, _ in findings(report, "stranger").values()]
+    text = brigade("doctor", "-c", cluster.config, "--wait", "2")
+    assert text.returncode == 1 and "fan" in text.stdout and "3 of 4 nodes" in text.stdout, text.stdout
+    cluster.write(nodes=[(w.name, w.endpoint, w.public_key) for w in cluster.workers[:1]])
+    assert brigade("doctor", "-c", cluster.config).returncode == 0
+    one_line(brigade("doctor", "-c", "/nowhere.yaml"), 1, "nowhere.yaml")
+    cluster.stop()
+
+
+def test_energy_is_measured_or_said_not_to_be():
+    bare = {"BRIGADE_TEST_SENSORS": temporary_folder()}
+    done = brigade("run", "-m", MODEL, "-p", PROMPT, "-n", "4", "--stats", env=bare)
+    assert "energy       not measured (no power sensor" in done.stderr, done.stderr
+    rows = brigade_json("bench", "-m", MODEL, "-p", "0", "-n", "4", "-r", "1", env=bare)
+    assert not rows["energy"]["measured"] and "joules_per_token" not in rows["rows"][0], rows
+    root = tree("pi4")
+    measured = {"BRIGADE_TEST_SENSORS": root}
+    # Long enough for some samples of 4.375 W: joules a token are watts by tokens a second, within what sampling can tell.
+    rows = brigade_json("bench", "-m", MODEL, "-p", "0", "-n", "400", "-r", "3", "-t", "1", env=measured)
+    row = rows["rows"][0]
+    assert rows["energy"]["measured"] and rows["energy"]["source"] == "ina226", rows["energy"]
+    assert 0 < row["joules_per_token"] < 1, row
+    cluster = Cluster(2, env=measured)  # two workers of one machine: counted once
+    server = Server("-c", cluster.config, "--stages", "2", env=bare)
+    server.text("Once upon a time", max_tokens=8)
+    end = time.monotonic() + 15
+    while True:
+        first = server.metrics()
+        if first.get("brigade_energy_joules_total", 0) > 0:
+            break
+        assert time.monotonic() < end, first
+        time.sleep(0.1)
+    assert first["brigade_energy_machines_measured"] == 1 and first["brigade_power_watts"] == 4.375, first
+    server.text("Once upon a time", max_tokens=8, ignore_eos=True)
+    time.sleep(0.8)
+    later = server.metrics()
+    assert later["brigade_energy_joules_total"] > first["brigade_energy_joules_total"]
+    assert later["brigade_joules_per_token"] > 0 and later["brigade_joules_per_request"] > 0, later
+    assert all(n["watts"] == 4.375 for n in brigade_json("status", "-c", cluster.config)["nodes"])
+    frame = brigade("top", f"http://127.0.0.1:{server.port}", "--once", "--interval", "0.3")
+    assert frame.returncode == 0 and "4.4 W (ina226, 1 of 1 machines)" in frame.stdout, frame
+    for word in ["w0", "w1", "48 °C", "ready", "requests", "0-", "Mb/s"]:
+        assert word in frame.stdout, (word, frame.stdout)
+    nodes = brigade("top", "-c", cluster.config, "--once", "--interval", "0.2")
+    assert nodes.returncode == 0 and "2 nodes" in nodes.stdout and "4.4 W" in nodes.stdout, nodes
+    watch_in_a_terminal(server)
+    server.stop()
+    cluster.stop()
+
+
+def watch_in_a_terminal(server):
+    """It draws, survives another size, and q ends it."""
+    import fcntl
+    import struct
+    import termios
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    top = subprocess.Popen([BRIGADE, "top", f"http://127.0.0.1:{server.port}", "--interval", "0.2"], stdin=slave, stdout=slave,
+                           stderr=slave, env={**os.environ, "TERM": "xterm", "LANG": "C.UTF-8"}, start_new_session=True)
+    os.close(slave)
+
+    def drawn(pattern):
+        seen, end = "", time.monotonic() + 15
+        while not re.search(pattern, seen):
+            assert time.monotonic() < end, seen
+            if select.select([master], [], [], 0.2)[0]:
+                seen += os.read(master, 65536).decode(errors="replace")
+        return seen
+
+    drawn("q: quit")
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
+    top.send_signal(signal.SIGWINCH)
+    drawn("q: quit")
+    os.write(master, b"q")
+    end = time.monotonic() + 15
+    while top.poll() is None and time.monotonic() < end:
+        if select.select([master], [], [], 0.2)[0]:
+            try:
+                os.read(master, 65536)
+            except OSError:
+                break
+    assert top.wait(timeout=10) == 0
+    os.close(master)
+
+
+def test_logs_hold_no_text_and_no_secret():
+    debug = {"BRIGADE_LOG": "debug"}
+    words = "The purple walrus juggled nine teapots"
+    cluster = Cluster(2, env=debug)
+    secrets = [line for name in os.listdir(cluster.folder) if name.endswith(".key")
+               for line in open(os.path.join(cluster.folder, name)) if not line.startswith("#")]
+    assert len(secrets) == 3
+    server = Server("-c", cluster.config, "--stages", "2", env=debug)
+    answer = server.text(words, max_tokens=40, temperature=0, ignore_eos=True)["choices"][0]["text"]
+    talk = server.chat(words + " again", max_tokens=20, temperature=0)["choices"][0]["message"]["content"]
+    logs = server.stop()
+    done = brigade("run", "-c", cluster.config, "-m", MODEL, "-p", words, "-n", "20", "--temp", "0", env=debug)
+    assert done.returncode == 0, done.stderr
+    cluster.stop()
+    logs += done.stderr + "".join(w.errors() for w in cluster.workers)
+    assert "debug" in logs or "info" in logs, "there is no log to look at"
+    assert len(answer) > 40
+    for piece in ["purple", "walrus", "teapots", answer.strip()[:15], answer.strip()[20:35], talk.strip()[:15] or answer, *[s.strip() for s in secrets]]:
+        assert piece not in logs, piece
+    ids = brigade_json("tokenize", "-m", MODEL, "-p", words)["ids"]
+    assert not re.search(r"\D+".join(map(str, ids[1:6])), logs), "token ids are in the log"
+    server = Server("--log-prompts")
+    server.text(words, max_tokens=4)
+    logs = server.stop()
+    assert "walrus juggled" in logs and "--log-prompts" in logs, logs
+
+
+main(globals())
