@@ -247,6 +247,10 @@ static void put_settings(struct buffer *out, const struct worker_options *o, con
         buffer_printf(out, "threads: %d\n", o->threads);
     if (!o->announce)
         buffer_puts(out, "announce: false\n");
+    if (o->weights_port > 0)
+        buffer_printf(out, "weights_port: %d\n", o->weights_port);
+    if (o->cache_bytes)
+        buffer_printf(out, "cache_limit: \"%llu\"\n", (unsigned long long)o->cache_bytes);
     if (o->data_port > 0)
         buffer_printf(out, "data_port: %d\n", o->data_port);
 }

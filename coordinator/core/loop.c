@@ -298,6 +298,8 @@ static int drop_revoked(struct runner *r, struct error *err)
         log_warn("worker \"%s\" was revoked", cluster_node_at(r->cluster, i)->name);
         link_close(r->controls[i].link, 0);
         r->controls[i].link = NULL;
+        if (r->offer)
+            offer_forget(r->offer, cluster_node_at(r->cluster, i)->public_key);
         rc = step(r, &(struct cluster_event){.kind = CLUSTER_REVOKED, .node = i,
                                              .text = "revoked: its key is no longer in cluster.yaml"}, err);
     }
@@ -450,7 +452,7 @@ static int offer_weights(struct runner *r, struct error *err)
     int rc = 0;
     for (uint32_t i = 0; r->offer && i < r->control_count && !rc; i++) {
         const struct cluster_node *n = cluster_node_at(r->cluster, i);
-        if (!n->welcomed || n->weights_port == r->controls[i].offered_port ||
+        if (!n->welcomed || !r->controls[i].link || n->weights_port == r->controls[i].offered_port ||
             !cluster_weights_endpoint(r->cluster, i, endpoint, sizeof endpoint))
             continue;
         r->controls[i].offered_port = n->weights_port;

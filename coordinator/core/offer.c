@@ -28,8 +28,9 @@ struct offer {
     char name[FRAME_TEXT_MAX]; /* the file's, without folders */
     struct waker *waker;
     pthread_t thread;
-    pthread_mutex_t lock;      /* added, added_count, stop */
+    pthread_mutex_t lock;      /* added, gone, added_count, stop */
     struct weights_peer added[WEIGHTS_PEERS_MAX];
+    bool gone[WEIGHTS_PEERS_MAX]; /* of added: revoked */
     uint32_t added_count;
     _Atomic bool stop;
     _Atomic uint64_t sent_bytes;
@@ -61,7 +62,7 @@ static void say_offer(struct offer *o, struct node *n)
     struct weights_frame f = {.kind = WEIGHTS_OFFER, .fingerprint = model_info(o->model)->fingerprint};
     struct weights_peer *peers = mem_zalloc(o->node_count, sizeof *peers);
     for (uint32_t i = 0; peers && i < o->node_count; i++)
-        if (&o->node[i] != n)
+        if (&o->node[i] != n && o->node[i].link)
             peers[f.peer_count++] = o->node[i].peer;
     f.peers = peers;
     snprintf(f.model, sizeof f.model, "%s", o->name);
@@ -131,21 +132,29 @@ static bool receive(struct offer *o, struct node *n)
     return true;
 }
 
-/* New nodes get a link, and everybody hears of them. */
+/* New nodes get a link, revoked ones lose theirs, and everybody hears of it. */
 static void take_nodes(struct offer *o)
 {
+    bool gone[WEIGHTS_PEERS_MAX], fewer = false;
     pthread_mutex_lock(&o->lock);
     uint32_t count = o->added_count, before = o->node_count;
     for (uint32_t i = before; i < count; i++)
         o->node[i] = (struct node){.peer = o->added[i]};
     o->node_count = count;
+    memcpy(gone, o->gone, sizeof gone);
     pthread_mutex_unlock(&o->lock);
+    for (uint32_t i = 0; i < before; i++)
+        if (gone[i] && o->node[i].link) {
+            link_close(o->node[i].link, 0);
+            o->node[i].link = NULL;
+            fewer = true;
+        }
     for (uint32_t i = before; i < count; i++) {
         struct error err = {0};
-        if (link_connect(o->hub, PLANE_WEIGHTS, o->node[i].peer.endpoint, o->node[i].peer.public_key, &o->node[i].link, &err))
+        if (!gone[i] && link_connect(o->hub, PLANE_WEIGHTS, o->node[i].peer.endpoint, o->node[i].peer.public_key, &o->node[i].link, &err))
             log_warn("weights: %s", err.text);
     }
-    for (uint32_t i = 0; i < count && before != count; i++)
+    for (uint32_t i = 0; i < count && (fewer || before != count); i++)
         o->node[i].told = false;
 }
 
@@ -220,6 +229,16 @@ void offer_stop(struct offer *o)
     waker_destroy(o->waker);
     pthread_mutex_destroy(&o->lock);
     mem_free(o);
+}
+
+void offer_forget(struct offer *o, const char *public_key)
+{
+    pthread_mutex_lock(&o->lock);
+    for (uint32_t i = 0; i < o->added_count; i++)
+        if (!strcmp(o->added[i].public_key, public_key))
+            o->gone[i] = true;
+    pthread_mutex_unlock(&o->lock);
+    waker_ring(o->waker);
 }
 
 int offer_node(struct offer *o, const char *endpoint, const char *public_key, struct error *err)

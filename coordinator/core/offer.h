@@ -14,6 +14,8 @@ int offer_start(struct hub *hub, const struct model *model, struct offer **out, 
 void offer_stop(struct offer *o); /* NULL is fine */
 /* A worker that takes part; again and again is fine. endpoint: of its weights plane. Any thread. */
 int offer_node(struct offer *o, const char *endpoint, const char *public_key, struct error *err);
+/* A worker that was revoked: its connection is closed, and the others no longer hear of it. Any thread. */
+void offer_forget(struct offer *o, const char *public_key);
 /* Bytes of the model sent so far. Any thread. */
 uint64_t offer_sent_bytes(const struct offer *o);
 
