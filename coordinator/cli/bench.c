@@ -280,6 +280,7 @@ static int bench(struct bench_options *o, struct error *err)
     }
     json_t *stage_list = compute_stages_json(runner);
     uint32_t stages = (uint32_t)json_array_size(stage_list);
+    bool apart = o->compute.stages > 1 || o->compute.config; /* not all in this process */
     if (o->compute.json) {
         json_t *document = json_pack("{s:o, s:f, s:f, s:f, s:s, s:s, s:o, s:o}", "rows",
                                      rows_json(rows, count, stages, (int)o->compute.threads), "read_gbps", read / 1e9,
@@ -290,7 +291,7 @@ static int bench(struct bench_options *o, struct error *err)
         if (document)
             json_object_set_new(document, "energy", energy_json(&energy));
         if (document && o->trace)
-            json_object_set_new(document, "trace", trace_json(runner));
+            json_object_set_new(document, "trace", trace_json(runner, apart));
         if (output_json(document))
             rc = error_set(err, ERR_IO, "cannot write the result");
     } else {
@@ -325,7 +326,7 @@ static int bench(struct bench_options *o, struct error *err)
         printf("energy: %s\n", energy_text);
         prediction_print_bench(runner);
         if (o->trace)
-            trace_print(runner);
+            trace_print(runner, apart);
         json_decref(stage_list);
     }
 done:

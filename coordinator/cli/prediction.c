@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "coordinator/cli/compute.h"
+#include "coordinator/cli/hop.h"
 #include "coordinator/cli/output.h"
 #include "coordinator/core/schedule.h"
 #include "planner/plan.h"
@@ -117,7 +118,20 @@ json_t *prediction_json(const struct runner *r)
                      plan->tokens_per_s, "bottleneck", plan_limit_text(runner_problem(r), plan, limit));
 }
 
-json_t *trace_json(struct runner *r)
+/* The parts of a hop where stages are apart; what neither is computed nor accounted for otherwise is the wire's, the
+ * kernel's and ZeroMQ's. */
+static bool hop_parts_of(struct runner *r, const struct runner_status *status, struct hop_parts *parts, double *wire_us)
+{
+    double idle_us = status->round_seconds * 1e6 * (status->stage_count - 1) / (status->stage_count ? status->stage_count : 1);
+    if (hop_measure(model_info(runner_model(r))->width, idle_us, parts, NULL))
+        return false;
+    double rest = status->hop_seconds * 1e6 - parts->serialise_us - parts->encrypt_us - parts->decrypt_us -
+                  HOP_WAKES * parts->wake_us;
+    *wire_us = rest > 0 ? rest : 0;
+    return true;
+}
+
+json_t *trace_json(struct runner *r, bool apart)
 {
     struct runner_status status = {0};
     if (runner_status(r, &status, NULL))
@@ -132,11 +146,18 @@ json_t *trace_json(struct runner *r)
     }
     json_t *trace = json_pack("{s:o, s:f, s:f}", "stages", list, "round_ms", status.round_seconds * 1e3, "hop_us",
                               status.hop_seconds * 1e6);
+    struct hop_parts parts;
+    double wire_us;
+    if (trace && apart && hop_parts_of(r, &status, &parts, &wire_us))
+        json_object_set_new(trace, "hop", json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:i}", "bytes", (json_int_t)parts.bytes,
+                                                    "serialise_us", parts.serialise_us, "encrypt_us", parts.encrypt_us,
+                                                    "wire_us", wire_us, "decrypt_us", parts.decrypt_us, "wake_us",
+                                                    parts.wake_us, "wakes", HOP_WAKES));
     runner_status_free(&status);
     return trace;
 }
 
-void trace_print(struct runner *r)
+void trace_print(struct runner *r, bool apart)
 {
     struct runner_status status = {0};
     if (runner_status(r, &status, NULL))
@@ -152,5 +173,12 @@ void trace_print(struct runner *r)
     }
     printf("  a decode round %.3f ms; %.0f us a hop (serialise, encrypt, wire, decrypt, wake) over %u hops\n",
            status.round_seconds * 1e3, status.hop_seconds * 1e6, status.stage_count + 1);
+    struct hop_parts parts;
+    double wire_us;
+    if (apart && hop_parts_of(r, &status, &parts, &wire_us))
+        printf("  of a hop, measured here alone for %.1f KB: serialise %.1f us, encrypt %.1f, decrypt %.1f, %d sleepers woken "
+               "%.0f each (after %.1f ms); wire, kernel and ZeroMQ: the other %.0f\n",
+               (double)parts.bytes / 1e3, parts.serialise_us, parts.encrypt_us, parts.decrypt_us, HOP_WAKES, parts.wake_us,
+               parts.idle_us / 1e3, wire_us);
     runner_status_free(&status);
 }

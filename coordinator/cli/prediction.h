@@ -27,7 +27,7 @@ void prediction_print_bench(const struct runner *r);
 json_t *prediction_json(const struct runner *r);
 
 /* Stage by stage: median compute time of a decode step and time waited; and what a hop costs. */
-void trace_print(struct runner *r);
-json_t *trace_json(struct runner *r);
+void trace_print(struct runner *r, bool apart);
+json_t *trace_json(struct runner *r, bool apart);
 
 #endif

@@ -132,6 +132,14 @@ objective: latency
     one_line(brigade("plan", "--what-if", path), 1, "what-if.yaml:15", "colour")
 
 
+def test_bench_trace_tells_the_parts_of_a_hop():
+    trace = brigade_json("bench", "-m", MODEL, "-p", "0", "-n", 4, "-t", 1, "-r", 1, "--stages", 2, "--trace")["trace"]
+    assert [stage["stage"] for stage in trace["stages"]] == [0, 1] and trace["hop_us"] > 0
+    hop = trace["hop"]
+    assert hop["bytes"] > 0 and hop["wakes"] == 3 and hop["wire_us"] >= 0
+    assert all(hop[part] > 0 for part in ("serialise_us", "encrypt_us", "decrypt_us", "wake_us"))
+
+
 def test_bench_keys():
     bench = brigade_json("bench", "-m", MODEL, "-p", "16", "-n", 8, "-b", "1,2", "-t", 1, "-r", 1)
     assert {(r["kind"], r["tokens"], r["batch"]) for r in bench["rows"]} == {("pp", 16, 1), ("tg", 8, 1), ("tg", 8, 2)}
