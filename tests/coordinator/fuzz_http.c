@@ -1,11 +1,11 @@
 /* libFuzzer: bytes of connections to a server that has no model yet. Whatever comes, the reply is none, or HTTP with a
  * status that is not the server's own failure (503: it is loading). */
 #include <arpa/inet.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "coordinator/api/server.h"
@@ -34,12 +34,14 @@ static void open_server(void)
 static int connect_to_server(void)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(api_port(server))};
-    const struct linger at_once = {1, 0}; /* or ports would run out */
+    const struct linger at_once = {1, 0};                /* or ports would run out */
+    const struct timeval patience = {.tv_usec = 20000}; /* the server may wait for more that never comes */
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int s = socket(AF_INET, SOCK_STREAM, 0);
     if (s < 0 || connect(s, (struct sockaddr *)&at, sizeof at))
         abort();
     setsockopt(s, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     return s;
 }
 
