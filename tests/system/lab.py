@@ -6,8 +6,10 @@ brigade, brigade-worker and the source folder as arguments.
 import atexit
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -55,8 +57,21 @@ def keygen(path):
     return brigade_json("keygen", "-o", path)["public_key"]
 
 
+def free_ports(count=3):
+    """The first of so many free ports in a row, below those that the kernel hands out: free again for a restart."""
+    while True:
+        first = random.randrange(15000, 32000)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+
+
 class Worker:
-    """A brigade-worker on an ephemeral loopback port, ready when constructed."""
+    """A brigade-worker on free loopback ports, ready when constructed."""
 
     def __init__(self, folder, name, allow, *args, env=None, key=None):
         self.name = name
@@ -65,7 +80,7 @@ class Worker:
             keygen(self.key)
         self.log = open(os.path.join(folder, f"{name}.log"), "w+")
         self.process = subprocess.Popen(
-            [WORKER, "--listen", "tcp://127.0.0.1:*", "--key", self.key, "--name", name, "--models",
+            [WORKER, "--listen", f"tcp://127.0.0.1:{free_ports()}", "--key", self.key, "--name", name, "--models",
              os.path.join(SOURCE, "models"), "--cache", os.path.join(folder, f"{name}.cache"), "--threads", "1",
              *sum((["--allow", key] for key in allow), []), *args],
             stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **(env or {})})

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 
-from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, keygen, main, temporary_folder
+from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, free_ports, keygen, main, temporary_folder
 
 PACKAGING = os.path.join(SOURCE, "packaging")
 
@@ -198,10 +198,7 @@ def test_slurm_script_runs():
     os.mkdir(tools)
     os.symlink(BRIGADE, os.path.join(tools, "brigade"))
     os.symlink(WORKER, os.path.join(tools, "brigade-worker"))
-    free = socket.socket()
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-    free.close()
+    port = free_ports()
     for name, body in (("scontrol", "echo localhost"),
                        ("srun", 'while [ "${1#--}" != "$1" ]; do shift; done; SLURMD_NODENAME=localhost exec "$@"')):
         with open(os.path.join(tools, name), "w") as f:

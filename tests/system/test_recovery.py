@@ -75,6 +75,12 @@ class Strikes:
         restart(self.cluster, other)
 
 
+def with_stage(server, cluster):
+    """A worker that the pipe needs."""
+    busy = {node["name"] for node in json.loads(server.get("/status"))["nodes"] if node["state"] == "ready"}
+    return next(i for i, worker in enumerate(cluster.workers) if worker.name in busy)
+
+
 def settle(server, count):
     """Until all workers are there again."""
     until = time.monotonic() + 30
@@ -105,6 +111,8 @@ def test_streams_survive_what_happens_to_workers():
                 time.sleep(dice.uniform(0.1, 1.0))
                 kind = dice.choice([strikes.kill, strikes.kill, strikes.freeze, strikes.terminate, strikes.kill_two])
                 victim = dice.randrange(count)
+                if not number:  # the first strike is felt, whatever the dice say
+                    kind, victim = strikes.kill, with_stage(server, cluster)
                 kind(victim)
                 for i, stream in enumerate(streams):
                     text = stream.result(timeout=60)
