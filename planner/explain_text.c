@@ -149,6 +149,10 @@ int plan_reasons_text(struct buffer *out, const struct plan_problem *p, const st
                       const struct plan_reasons *why)
 {
     limit_line(out, p, plan);
+    if (plan->given_up_ttft_s > 0)
+        buffer_printf(out, "balanced: nearly the best TPOT, and of such plans the one whose prompt comes through soonest: "
+                           "TTFT %.4g ms instead of %.4g ms\n",
+                      plan->ttft_s * 1e3, plan->given_up_ttft_s * 1e3);
     if (!why)
         return out->failed;
     single_line(out, p, plan, why);

@@ -356,6 +356,7 @@ static void balance(const struct plan_problem *p, struct plan *plan)
             here.ttft_s < plan->ttft_s) {
             here.bound_s = plan->bound_s;
             here.states = plan->states;
+            here.given_up_ttft_s = plan->ttft_s;
             *plan = here;
         }
     }
