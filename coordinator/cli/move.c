@@ -1,20 +1,15 @@
 /* `brigade drain` and `brigade rebalance`: ask a running `brigade serve` over its HTTP port. One thread. */
-#include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/buffer.h"
-#include "base/memory.h"
 #include "coordinator/cli/commands.h"
+#include "coordinator/cli/http_client.h"
 #include "coordinator/cli/options.h"
 #include "coordinator/cli/output.h"
 
-#define REPLY_BYTES_MAX 65536
-#define PATIENCE_S 30
+#define PATIENCE_MS 30000
 
 struct door {
     const char *host, *key;
@@ -22,87 +17,26 @@ struct door {
     bool json;
 };
 
-static int dial(const struct door *d, int *out, struct error *err)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    struct timeval patience = {.tv_sec = PATIENCE_S};
-    char port[16];
-    snprintf(port, sizeof port, "%lld", (long long)d->port);
-    int rc = getaddrinfo(d->host, port, &hints, &found), fd = -1, why = ECONNREFUSED;
-    if (rc)
-        return error_set(err, ERR_IO, "%s: %s", d->host, gai_strerror(rc));
-    for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
-        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-        if (fd < 0)
-            continue;
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-        if (connect(fd, a->ai_addr, a->ai_addrlen)) {
-            why = errno;
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(found);
-    if (fd < 0)
-        return error_set(err, ERR_IO,
-                         "no server at %s port %lld: %s; is 'brigade serve' running there? (--host, --port)", d->host,
-                         (long long)d->port, strerror(why));
-    *out = fd;
-    return 0;
-}
-
-/* Sends all of it and reads until the other side closes. */
-static int exchange(int fd, const struct buffer *request, struct buffer *answer, struct error *err)
-{
-    for (size_t at = 0; at < request->size;) {
-        ssize_t n = send(fd, (const char *)request->data + at, request->size - at, MSG_NOSIGNAL);
-        if (n <= 0)
-            return error_set(err, ERR_IO, "cannot send to the server: %s", strerror(errno));
-        at += (size_t)n;
-    }
-    for (;;) {
-        char bytes[4096];
-        ssize_t n = recv(fd, bytes, sizeof bytes, 0);
-        if (n < 0)
-            return error_set(err, ERR_TIMEOUT, "the server did not answer within %d s", PATIENCE_S);
-        if (!n)
-            return answer->failed ? error_set(err, answer->failed, "the server's answer is too long") : 0;
-        buffer_append(answer, bytes, (size_t)n);
-    }
-}
-
-/* Posts a JSON body; *out is the answer's object, json_decref it. */
+/* Posts a JSON body (taken over); *out is the answer's object, json_decref it. */
 static int post(const struct door *d, const char *path, json_t *body, json_t **out, struct error *err)
 {
-    struct buffer request = {0}, answer = {.limit = REPLY_BYTES_MAX};
+    struct buffer answer = {0};
+    char url[300];
+    bool bare6 = strchr(d->host, ':') && *d->host != '[';
+    snprintf(url, sizeof url, bare6 ? "http://[%.250s]:%lld" : "http://%.250s:%lld", d->host, (long long)d->port);
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-    int fd = -1, status = 0, rc = text ? 0 : error_set(err, ERR_NOMEM, "out of memory");
-    json_decref(body);
-    if (!rc) {
-        buffer_printf(&request,
-                      "POST %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Type: application/json\r\n", path,
-                      d->host);
-        if (d->key)
-            buffer_printf(&request, "Authorization: Bearer %s\r\n", d->key);
-        buffer_printf(&request, "Content-Length: %zu\r\n\r\n%s", strlen(text), text);
-        rc = request.failed ? error_set(err, request.failed, "out of memory") : dial(d, &fd, err);
-    }
-    if (!rc && !(rc = exchange(fd, &request, &answer, err)))
-        buffer_putc(&answer, 0);
-    const char *reply = answer.data, *content = reply ? strstr(reply, "\r\n\r\n") : NULL;
+    unsigned status = 0;
     json_t *root = NULL;
-    if (!rc && (!content || sscanf(reply, "HTTP/1.1 %d", &status) != 1 || !(root = json_loads(content + 4, 0, NULL))))
-        rc = error_set(err, ERR_FORMAT, "%s port %lld does not answer as 'brigade serve' does", d->host,
-                       (long long)d->port);
+    struct http_question question = {url, path, d->key, text, PATIENCE_MS};
+    int rc = text ? http_ask(&question, &status, &answer, err) : error_set(err, ERR_NOMEM, "out of memory");
+    if (!rc && !(root = json_loads(answer.data, 0, NULL)))
+        rc = error_set(err, ERR_FORMAT, "%s does not answer as 'brigade serve' does (HTTP status %u)", url, status);
     if (!rc && status != 200) {
         const char *why = json_string_value(json_object_get(json_object_get(root, "error"), "message"));
         rc = error_set(err, ERR_LOST, "%s", why ? why : "the server refused");
     }
-    if (fd >= 0)
-        close(fd);
+    json_decref(body);
     free(text);
-    buffer_free(&request);
     buffer_free(&answer);
     if (rc) {
         json_decref(root);

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/compute.h"
-#include "coordinator/cli/http_get.h"
+#include "coordinator/cli/http_client.h"
 #include "coordinator/cli/status.h"
 #include "coordinator/cli/top_frame.h"
 
@@ -39,7 +39,7 @@ static int ask_server(struct top *t, json_t **out, struct error *err)
 {
     struct buffer body = {0};
     json_error_t why;
-    int rc = http_get(t->url, "/status", getenv("BRIGADE_API_KEY"), 2000, &body, err);
+    int rc = http_get(&(struct http_question){t->url, "/status", getenv("BRIGADE_API_KEY"), NULL, 2000}, &body, err);
     if (!rc && !(*out = json_loads(body.data ? body.data : "", 0, &why)))
         rc = error_set(err, ERR_FORMAT, "%.80s: its status is no JSON; is that 'brigade serve'?", t->url);
     buffer_free(&body);

@@ -1,5 +1,5 @@
 /* HTTP/1.0 over one connection that the server closes. Owns its socket. */
-#include "coordinator/cli/http_get.h"
+#include "coordinator/cli/http_client.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -78,31 +78,48 @@ static int exchange(int fd, const char *url, const char *request, struct buffer 
     }
 }
 
-int http_get(const char *url, const char *path, const char *key, int timeout_ms, struct buffer *out, struct error *err)
+static int write_request(const struct http_question *q, const char *host, struct buffer *out, struct error *err)
+{
+    buffer_printf(out, "%s %s HTTP/1.0\r\nHost: %s\r\nConnection: close\r\n", q->body ? "POST" : "GET", q->path, host);
+    if (q->key)
+        buffer_printf(out, "Authorization: Bearer %s\r\n", q->key);
+    if (q->body)
+        buffer_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(q->body), q->body);
+    else
+        buffer_puts(out, "\r\n");
+    return out->failed ? error_set(err, out->failed, "no memory for a request") : 0;
+}
+
+int http_ask(const struct http_question *q, unsigned *status, struct buffer *out, struct error *err)
 {
     char host[256], port[8];
-    struct buffer reply = {.limit = BODY_MAX};
-    unsigned status = 0;
-    int fd = -1, rc = split_url(url, host, port, err);
-    char *request = rc ? NULL
-                       : mem_printf("GET %s HTTP/1.0\r\nHost: %s\r\n%s%s%sConnection: close\r\n\r\n", path, host,
-                                    key ? "Authorization: Bearer " : "", key ? key : "", key ? "\r\n" : "");
-    if (!rc && !request)
-        rc = error_set(err, ERR_NOMEM, "no memory for a request");
-    if (!rc && !(rc = open_connection(url, host, port, timeout_ms, &fd, err)))
-        rc = exchange(fd, url, request, &reply, err);
+    struct buffer request = {0}, reply = {.limit = BODY_MAX};
+    unsigned said = 0;
+    int fd = -1, rc = split_url(q->url, host, port, err);
+    if (!rc && !(rc = write_request(q, host, &request, err)) &&
+        !(rc = open_connection(q->url, host, port, q->timeout_ms, &fd, err)))
+        rc = exchange(fd, q->url, request.data, &reply, err);
     const char *body = !rc && reply.data ? strstr(reply.data, "\r\n\r\n") : NULL;
-    if (!rc && (!body || sscanf(reply.data, "HTTP/%*d.%*d %u", &status) != 1))
-        rc = error_set(err, ERR_FORMAT, "%.80s: that is no HTTP server", url);
-    if (!rc && (status == 401 || status == 403))
-        rc = error_set(err, ERR_AUTH, "%.80s: it wants a key; put one into BRIGADE_API_KEY", url);
-    if (!rc && status != 200)
-        rc = error_set(err, ERR_FORMAT, "%.80s%s: HTTP status %u; is that 'brigade serve'?", url, path, status);
+    if (!rc && (!body || sscanf(reply.data, "HTTP/%*d.%*d %u", &said) != 1))
+        rc = error_set(err, ERR_FORMAT, "%.80s: that is no HTTP server", q->url);
     if (!rc && (rc = buffer_puts(out, body + 4)))
-        error_set(err, rc, "%.80s: no memory for its answer", url);
+        error_set(err, rc, "%.80s: no memory for its answer", q->url);
+    if (!rc)
+        *status = said;
     if (fd >= 0)
         close(fd);
-    mem_free(request);
+    buffer_free(&request);
     buffer_free(&reply);
+    return rc;
+}
+
+int http_get(const struct http_question *q, struct buffer *out, struct error *err)
+{
+    unsigned status = 0;
+    int rc = http_ask(q, &status, out, err);
+    if (!rc && (status == 401 || status == 403))
+        rc = error_set(err, ERR_AUTH, "%.80s: it wants a key; put one into BRIGADE_API_KEY", q->url);
+    else if (!rc && status != 200)
+        rc = error_set(err, ERR_FORMAT, "%.80s%s: HTTP status %u; is that 'brigade serve'?", q->url, q->path, status);
     return rc;
 }
