@@ -34,7 +34,7 @@ def all_equal(kind):
     cases += [["--stages", 2, "--split", f"{a},{8 - a}", "--threads", 1] for a in (1, 4, 7)]
     cases += [["--chunk", n, "--threads", 1] for n in (1, 7, 64)]
     cases += [["--stages", 3, "--chunk", n, "--threads", 1] for n in (1, 7)]
-    for case in cases:
+    for case in cases[:: int(os.environ.get("BRIGADE_TEST_THIN", "1"))]:
         got = crc(model, *case)
         assert got == want, f"{kind} with {case}: {got:08x}, not {want:08x}"
     return want
