@@ -57,6 +57,12 @@ def keygen(path):
     return brigade_json("keygen", "-o", path)["public_key"]
 
 
+def slower(times):
+    """Environment of workers whose micro-batches take so many times as long, so that there is a middle to strike in;
+    instrumented programs are slow by themselves."""
+    return {"BRIGADE_TEST_SLOWDOWN": str(times // 3 if os.environ.get("BRIGADE_TEST_THIN") else times)}
+
+
 def free_ports(count=3):
     """The first of so many free ports in a row, below those that the kernel hands out: free again for a restart."""
     while True:

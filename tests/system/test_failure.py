@@ -6,11 +6,11 @@ import socket
 import subprocess
 import time
 
-from lab import (BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, keygen, main, one_line, temporary_folder)
+from lab import (BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, keygen, main, one_line, slower, temporary_folder)
 
 
 def check_killed(number, which):
-    cluster = Cluster(3, env={"BRIGADE_TEST_SLOWDOWN": "20"})
+    cluster = Cluster(3, env=slower(20))
     run = subprocess.Popen([BRIGADE, "run", "-c", cluster.config, "-m", MODEL, "--stages", "3", "-p", PROMPT, "-n", "400",
                             "--ignore-eos", "--no-recovery"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = run.stdout.read(10)
@@ -81,7 +81,7 @@ def test_nobody_there():
 
 def test_strangers_disturb_nothing():
     """Plain TCP clients that talk nonsense or ZMTP without CURVE, while a run is on."""
-    cluster = Cluster(2, env={"BRIGADE_TEST_SLOWDOWN": "10"})
+    cluster = Cluster(2, env=slower(10))
     want = brigade_json("run", "-m", MODEL, "-p", PROMPT, "-n", 60, "--temp", 0, "--ignore-eos")["tokens"]
     run = subprocess.Popen([BRIGADE, "run", "-c", cluster.config, "-m", MODEL, "--stages", "2", "-p", PROMPT, "-n", "60", "--temp",
                             "0", "--ignore-eos", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

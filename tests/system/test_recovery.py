@@ -13,12 +13,12 @@ import subprocess
 import threading
 import time
 
-from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, main, one_line
+from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, main, one_line, slower
 from server import Server
 
 STREAMS = 8
 TOKENS = 120
-SLOW = {"BRIGADE_TEST_SLOWDOWN": "20"}  # so that there is a middle to strike in
+SLOW = slower(20)
 
 
 def asked(i):
