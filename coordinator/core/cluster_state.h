@@ -1,4 +1,5 @@
-/* What cluster.c, cluster_phases.c and cluster_recovery.c share: the state behind `struct cluster`. Nobody else includes this. */
+/* What cluster.c, cluster_nodes.c, cluster_phases.c and cluster_recovery.c share: the state behind `struct cluster`.
+ * Nobody else includes this. */
 #ifndef BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
 #define BRIGADE_COORDINATOR_CORE_CLUSTER_STATE_H
 
