@@ -1,10 +1,13 @@
-/* The list of a model file's pieces: where each lies and its BLAKE2b-256, so that a file can be taken from anybody in any
+/* The list of a model's pieces: where each lies and its BLAKE2b-256, so that a model can be taken from anybody in any
  * order and every byte be proven. The header (all before the first tensor's bytes) and every tensor is an extent; an
  * extent is cut into chunks of 1 MiB, the last one shorter. The bytes between extents (padding) are in no chunk.
  *
- * Encoded, little-endian: 16 bytes "brigade weights\1", u64 fingerprint, u64 file bytes, u32 chunk bytes, u32 extents,
- * u32 chunks, u32 zero, extents (u64 offset, u64 bytes; rising, apart), hashes (32 bytes a chunk). The list is named by
- * the BLAKE2b-256 of these bytes. Immutable once made: any thread. */
+ * A split set is listed as if its files lay in one, each from the next multiple of 64 KiB on; each has a header.
+ *
+ * Encoded, little-endian: 16 bytes "brigade weights\1", u64 fingerprint, u64 bytes of the file (of a set: to the end of
+ * the last one), u32 chunk bytes, u32 extents, u32 chunks, u32 files of the set (0: one file), extents (u64 offset,
+ * u64 bytes: the headers, then the tensors; both rising, all apart), of a set the bytes of each file (u64), hashes (32
+ * bytes a chunk). The list is named by the BLAKE2b-256 of these bytes. Immutable once made: any thread. */
 #ifndef BRIGADE_WEIGHTS_MANIFEST_H
 #define BRIGADE_WEIGHTS_MANIFEST_H
 
@@ -26,8 +29,8 @@ struct manifest_chunk {
     uint32_t bytes;
 };
 
-/* The places alone, without hashes: what is needed to read chunks from a whole file. Split sets: ERR_UNSUPPORTED;
- * tensors that share bytes: ERR_UNSUPPORTED. *out is the caller's: manifest_free. */
+/* The places alone, without hashes: what is needed to read chunks from a whole file. Tensors that share bytes:
+ * ERR_UNSUPPORTED. *out is the caller's: manifest_free. */
 int manifest_layout(const struct gguf *g, uint64_t fingerprint, struct manifest **out, struct error *err);
 /* The same with hashes: reads the whole file. progress (may be NULL) may stop it with a non-zero result: ERR_CANCELLED. */
 int manifest_make(const struct gguf *g, uint64_t fingerprint,
@@ -49,9 +52,16 @@ uint64_t manifest_fingerprint(const struct manifest *m);
 uint64_t manifest_file_bytes(const struct manifest *m);
 uint32_t manifest_chunks(const struct manifest *m);
 struct manifest_chunk manifest_chunk_at(const struct manifest *m, uint32_t chunk); /* chunk < manifest_chunks */
-/* The chunks of the header, and of the extent that lies exactly there; ERR_NOTFOUND when none does. */
+/* Its files in one another's wake, as gguf_open_joined takes them; as long as m lives. */
+const struct gguf_part *manifest_parts(const struct manifest *m, uint32_t *count);
+/* How many chunks the headers have: they are the first ones. */
 uint32_t manifest_header_chunks(const struct manifest *m);
-int manifest_find(const struct manifest *m, uint64_t offset, uint64_t bytes, uint32_t *first, uint32_t *count);
+/* The chunks of a tensor, by its place; ERR_NOTFOUND when nothing lies exactly there. */
+int manifest_find(const struct manifest *m, const struct gguf_tensor *t, uint32_t *first, uint32_t *count);
+/* A chunk's bytes in the open files that the list is of; NULL when it is of others. */
+const void *manifest_chunk_in(const struct manifest *m, const struct gguf *g, uint32_t chunk);
+/* Whether both are of files that are cut up alike, whatever is in them. */
+bool manifest_same_layout(const struct manifest *a, const struct manifest *b);
 /* Whether these are the chunk's bytes. */
 bool manifest_proves(const struct manifest *m, uint32_t chunk, const void *bytes, size_t size);
 

@@ -14,14 +14,17 @@ void seed_lacking(const struct weights_frame *question, struct weights_frame *re
                                     .missing = want};
 }
 
-/* The bytes of a whole file: a tensor's, or the header's, which lies before the first of them. */
-static const void *whole_bytes(const struct gguf *g, struct manifest_chunk c)
+/* A chunk's bytes in the file itself, unless somebody cut that short. */
+static const void *whole_bytes(const struct gguf *g, const struct manifest *m, uint32_t chunk)
 {
     struct stat st;
-    if (!gguf_tensor_count(g) || stat(gguf_path(g), &st) || (uint64_t)st.st_size != gguf_file_bytes(g))
-        return NULL;
-    const struct gguf_tensor *t = gguf_tensor_at(g, 0);
-    return (const char *)t->data - t->offset + c.offset;
+    uint64_t bytes;
+    for (int f = 0; f < gguf_file_count(g); f++) {
+        gguf_file_map(g, f, &bytes);
+        if (stat(gguf_file_path(g, f), &st) || (uint64_t)st.st_size != bytes)
+            return NULL;
+    }
+    return manifest_chunk_in(m, g, chunk);
 }
 
 void seed_answer(const struct seed *seed, const struct weights_frame *question, struct weights_frame *reply)
@@ -41,9 +44,9 @@ void seed_answer(const struct seed *seed, const struct weights_frame *question, 
         if (manifest_hash(m))
             reply->raw = manifest_bytes(m, &reply->raw_bytes);
     } else if (question->index < manifest_chunks(m)) {
-        struct manifest_chunk c = manifest_chunk_at(m, (uint32_t)question->index);
-        reply->raw = seed->crate ? crate_bytes(seed->crate, (uint32_t)question->index) : whole_bytes(seed->whole, c);
-        reply->raw_bytes = reply->raw ? c.bytes : 0;
+        uint32_t chunk = (uint32_t)question->index;
+        reply->raw = seed->crate ? crate_bytes(seed->crate, chunk) : whole_bytes(seed->whole, m, chunk);
+        reply->raw_bytes = reply->raw ? manifest_chunk_at(m, chunk).bytes : 0;
     }
     reply->missing = !reply->raw;
 }

@@ -1,5 +1,6 @@
 /* The weights that a worker keeps on disk: one sparse file a model, of the model's full size, in which only the chunks
- * that were needed are filled, so that it opens like the model itself; beside it the list of hashes and one bit a chunk.
+ * that were needed are filled, so that it opens like the model itself (a split set: gguf_open_joined, with the list's
+ * parts); beside it the list of hashes and one bit a chunk.
  *
  *     FOLDER/weights/FINGERPRINT-HASH.gguf    the sparse file
  *     FOLDER/weights/FINGERPRINT-HASH.state   "brigade state 1\n", u32 list bytes, the list, the bits

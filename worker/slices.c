@@ -358,8 +358,15 @@ int slices_open(struct slices *s, const char *coordinator_key, uint64_t fingerpr
     if (rc)
         return rc;
     struct model *m = NULL;
-    if ((rc = model_open(s->path, &m, err))) /* only a new question changes the path */
+    struct gguf *g = NULL;
+    uint32_t files;
+    const struct gguf_part *parts = manifest_parts(s->manifest, &files);
+    if ((rc = gguf_open_joined(s->path, parts, files, &g, err))) /* only a new question changes path and list */
         return rc;
+    if ((rc = model_from_gguf(g, &m, err))) {
+        gguf_close(g);
+        return rc;
+    }
     if (model_info(m)->fingerprint != fingerprint) {
         model_close(m);
         return error_set(err, ERR_FORMAT, "the coordinator sent the header of another model than it named");
@@ -387,7 +394,7 @@ static int want_tensor(void *context, const struct gguf_tensor *t)
     uint32_t first, count;
     if (!t->bytes)
         return 0;
-    if (manifest_find(w->manifest, t->offset, t->bytes, &first, &count))
+    if (manifest_find(w->manifest, t, &first, &count))
         return ERR_FORMAT;
     for (uint32_t i = 0; i < count && w->count < w->most; i++)
         w->chunks[w->count++] = first + i;
@@ -418,7 +425,7 @@ int slices_await(struct slices *s, const struct gguf_tensor *t, slices_tick tick
     uint32_t first, count;
     if (!t->bytes)
         return 0;
-    if (manifest_find(s->manifest, t->offset, t->bytes, &first, &count))
+    if (manifest_find(s->manifest, t, &first, &count))
         return error_set(err, ERR_FORMAT, "tensor %s is not in the list of chunks", t->name);
     return wait_for(s, chunks_are_good, first, count, tick, context, err);
 }

@@ -1,4 +1,4 @@
-/* Opening GGUF files: the maps, the members of a split set, and the indices by name.
+/* Opening GGUF files: the maps and the indices by name. Split sets stand in gguf_set.c.
  * Owns the maps and the directory of a struct gguf; never writes to either after gguf_open returns, so any thread may
  * read. A file that another program cuts short while it is mapped raises SIGBUS: no reader through mmap can help that.
  */
@@ -83,7 +83,7 @@ bool gguf_index_add_tensor(struct gguf *g, size_t position)
     return true;
 }
 
-static int index_tensors(struct gguf *g, struct error *err)
+int gguf_index_tensors(struct gguf *g, struct error *err)
 {
     if (gguf_index_start(&g->tensor_index, g->tensor_count))
         return error_set(err, ERR_NOMEM, "%s: out of memory for the directory of the file", gguf_path_shown(g->path));
@@ -117,7 +117,8 @@ static struct gguf *start(const char *path)
     return g;
 }
 
-static int map_file(struct gguf_file *f, struct error *err)
+/* `bytes` at `offset` of the file, or all of it when bytes is 0. */
+static int map_file(struct gguf_file *f, uint64_t offset, uint64_t bytes, struct error *err)
 {
     const char *shown = gguf_path_shown(f->path);
     int fd = open(f->path, O_RDONLY | O_CLOEXEC);
@@ -135,24 +136,26 @@ static int map_file(struct gguf_file *f, struct error *err)
         rc = error_set(err, ERR_FORMAT, "%s: the file is empty; fetch it again", shown);
     else if ((uint64_t)st.st_size > SIZE_MAX)
         rc = error_set(err, ERR_UNSUPPORTED, "%s: the file is larger than this machine can address", shown);
+    else if (bytes && (bytes > (uint64_t)st.st_size || offset > (uint64_t)st.st_size - bytes))
+        rc = error_set(err, ERR_FORMAT, "%s: the file was cut short; fetch it again", shown);
     if (!rc) {
-        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        uint64_t size = bytes ? bytes : (uint64_t)st.st_size;
+        void *map = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, (off_t)offset);
         if (map == MAP_FAILED)
             rc = error_set(err, ERR_IO, "%s: cannot map the model: %s", shown, strerror(errno));
         else
-            *f = (struct gguf_file){f->path, map, (uint64_t)st.st_size, true};
+            *f = (struct gguf_file){f->path, map, size, true};
     }
     close(fd);
     return rc;
 }
 
-/* One member, not looking at whether it belongs to a set. */
-static int open_one(const char *path, struct gguf **out, struct error *err)
+int gguf_open_one(const char *path, uint64_t offset, uint64_t bytes, struct gguf **out, struct error *err)
 {
     struct gguf *g = start(path);
     if (!g)
         return error_set(err, ERR_NOMEM, "%s: out of memory while opening the model", gguf_path_shown(path));
-    int rc = map_file(&g->files[0], err);
+    int rc = map_file(&g->files[0], offset, bytes, err);
     if (!rc)
         rc = gguf_parse(g, err);
     if (rc) {
@@ -163,148 +166,23 @@ static int open_one(const char *path, struct gguf **out, struct error *err)
     return 0;
 }
 
-/* --- split sets --- */
-
-/* Splits ".../NAME-00002-of-00003.gguf" into the length of ".../NAME" and both numbers; false when it is no such name.
- */
-static bool split_name(const char *path, size_t *prefix, unsigned *member, unsigned *members)
-{
-    static const size_t tail = sizeof "-00001-of-00001.gguf" - 1;
-    size_t n = strlen(path);
-    if (n <= tail)
-        return false;
-    const char *at = path + n - tail;
-    for (size_t i = 0; i < tail; i++) {
-        char want = "-#####-of-#####.gguf"[i];
-        if (want == '#' ? at[i] < '0' || at[i] > '9' : at[i] != want)
-            return false;
-    }
-    *prefix = n - tail;
-    return sscanf(at, "-%5u-of-%5u.gguf", member, members) == 2;
-}
-
-/* Moves the file and the tensors of `member` to the end of those of g, and closes what is left of it. */
-static int absorb(struct gguf *g, struct gguf *member, struct error *err)
-{
-    struct gguf_file *files = mem_resize(g->files, (size_t)g->file_count + 1, sizeof *files);
-    if (files)
-        g->files = files;
-    struct gguf_tensor *tensors = mem_resize(g->tensors, g->tensor_count + member->tensor_count, sizeof *tensors);
-    if (tensors)
-        g->tensors = tensors;
-    int rc = 0;
-    if (!files || !tensors) {
-        rc = error_set(err, ERR_NOMEM, "%s: out of memory while opening the split set", gguf_path_shown(g->path));
-    } else {
-        for (size_t i = 0; i < member->tensor_count; i++)
-            member->tensors[i].file = g->file_count;
-        memcpy(tensors + g->tensor_count, member->tensors, member->tensor_count * sizeof *tensors);
-        g->tensor_count += member->tensor_count;
-        files[g->file_count++] = member->files[0];
-        member->file_count = 0;
-    }
-    gguf_close(member);
-    return rc;
-}
-
-static int check_member(const struct gguf *m, unsigned member, unsigned members, struct error *err)
-{
-    uint32_t no = UINT32_MAX, count = 0;
-    int rc = gguf_get_u32(m, "split.no", &no, err);
-    if (rc < 0 || (rc = gguf_get_u32(m, "split.count", &count, err)) < 0)
-        return rc;
-    if (no != member - 1 || count != members)
-        return error_set(err, ERR_FORMAT,
-                         "%s: this should be file %u of a split set of %u but says it is %u of %u; "
-                         "fetch the whole set again",
-                         gguf_path_shown(m->path), member, members, no == UINT32_MAX ? 0 : no + 1, count);
-    return 0;
-}
-
-/* g is some opened member of a set of `members`; on success *set is the whole. g is closed or becomes part of it. */
-static int open_set(struct gguf *g, unsigned members, struct gguf **set, struct error *err)
-{
-    size_t prefix;
-    unsigned named_member, named_members;
-    struct gguf *all = NULL;
-    char *path = NULL;
-    int rc = 0;
-    if (members > GGUF_FILES_MAX) {
-        rc = error_set(err, ERR_FORMAT, "%s: split.count is %u, more than the %u files a set may have",
-                       gguf_path_shown(g->path), members, GGUF_FILES_MAX);
-        goto done;
-    }
-    if (!split_name(g->path, &prefix, &named_member, &named_members) || named_members != members) {
-        rc = error_set(err, ERR_FORMAT,
-                       "%s: this is one of a split set of %u files, which must be named "
-                       "NAME-00001-of-%05u.gguf and so on; give the files their names back",
-                       gguf_path_shown(g->path), members, members);
-        goto done;
-    }
-    for (unsigned member = 1; member <= members && !rc; member++) {
-        struct gguf *one;
-        path = mem_printf("%.*s-%05u-of-%05u.gguf", (int)prefix, g->path, member, members);
-        if (!path) {
-            rc = error_set(err, ERR_NOMEM, "%s: out of memory while opening the split set", gguf_path_shown(g->path));
-            break;
-        }
-        rc = open_one(path, &one, err);
-        if (rc == ERR_NOTFOUND)
-            error_set(err, rc, "%s: file %u of the split set of %u is missing; put it beside the others",
-                      gguf_path_shown(path), member, members);
-        mem_free(path);
-        path = NULL;
-        if (rc)
-            break;
-        rc = check_member(one, member, members, err);
-        if (rc)
-            gguf_close(one);
-        else if (!all)
-            all = one;
-        else
-            rc = absorb(all, one, err);
-    }
-    uint32_t tensors = 0;
-    if (!rc && (rc = gguf_get_u32(all, "split.tensors.count", &tensors, err)) >= 0) {
-        if (rc && tensors != all->tensor_count)
-            rc = error_set(err, ERR_FORMAT,
-                           "%s: the split set should hold %u tensors but has %zu; "
-                           "fetch the whole set again",
-                           gguf_path_shown(g->path), tensors, all->tensor_count);
-        else
-            rc = 0;
-    }
-    if (!rc) {
-        char *given = all->path; /* messages name the path that was asked for */
-        all->path = g->path;
-        g->path = given;
-    }
-done:
-    gguf_close(g);
-    if (rc)
-        gguf_close(all);
-    else
-        *set = all;
-    return rc;
-}
-
 /* --- the public door --- */
 
 int gguf_open(const char *path, struct gguf **out, struct error *err)
 {
     struct gguf *g;
-    int rc = open_one(path, &g, err);
+    int rc = gguf_open_one(path, 0, 0, &g, err);
     if (rc)
         return rc;
     uint32_t members = 1;
     rc = gguf_get_u32(g, "split.count", &members, err);
     if (rc >= 0 && members > 1) {
-        rc = open_set(g, members, &g, err);
+        rc = gguf_open_set(g, members, &g, err);
         if (rc)
             return rc;
     }
     if (rc >= 0)
-        rc = index_tensors(g, err);
+        rc = gguf_index_tensors(g, err);
     if (rc < 0) {
         gguf_close(g);
         return rc;
@@ -327,7 +205,7 @@ int gguf_open_memory(const void *bytes, size_t size, const char *name, struct gg
     if (!rc && (rc = gguf_get_u32(g, "split.count", &members, err)) >= 0)
         rc = members > 1 ? error_set(err, ERR_UNSUPPORTED, "%s: one file of a split set cannot be opened from memory",
                                      gguf_path_shown(name))
-                         : index_tensors(g, err);
+                         : gguf_index_tensors(g, err);
     if (rc < 0) {
         gguf_close(g);
         return rc;
@@ -380,6 +258,12 @@ int gguf_file_count(const struct gguf *g)
 const char *gguf_file_path(const struct gguf *g, int file)
 {
     return g->files[file].path;
+}
+
+const void *gguf_file_map(const struct gguf *g, int file, uint64_t *bytes)
+{
+    *bytes = g->files[file].size;
+    return g->files[file].bytes;
 }
 
 size_t gguf_key_count(const struct gguf *g)

@@ -50,6 +50,14 @@ struct gguf_tensor {
 
 /* Opens path (any member of a split set opens the whole set). *out is the caller's: gguf_close. */
 int gguf_open(const char *path, struct gguf **out, struct error *err);
+/* Where a member of a set lies in a file that holds all of them; offset: a multiple of every machine's page size. */
+#define GGUF_PART_ALIGNMENT 65536u
+struct gguf_part {
+    uint64_t offset, bytes;
+};
+/* As gguf_open, of a file in which the members of a set lie one after another (one: an ordinary file). */
+int gguf_open_joined(const char *path, const struct gguf_part *parts, unsigned count, struct gguf **out,
+                     struct error *err);
 /* As gguf_open, over bytes the caller keeps alive and unchanged (tests, fuzzers). `name` serves messages. */
 int gguf_open_memory(const void *bytes, size_t size, const char *name, struct gguf **out, struct error *err);
 void gguf_close(struct gguf *g); /* NULL is fine */
@@ -59,6 +67,7 @@ const char *gguf_path(const struct gguf *g);       /* as given to gguf_open */
 uint64_t gguf_file_bytes(const struct gguf *g);    /* of all files of the set */
 int gguf_file_count(const struct gguf *g);
 const char *gguf_file_path(const struct gguf *g, int file);
+const void *gguf_file_map(const struct gguf *g, int file, uint64_t *bytes); /* all of that file; lives as long as g */
 
 size_t gguf_key_count(const struct gguf *g);
 const struct gguf_key *gguf_key_at(const struct gguf *g, size_t i);

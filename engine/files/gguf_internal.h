@@ -1,5 +1,6 @@
-/* What the three files of the GGUF reader share: the open file itself. Nobody else includes this.
- *   gguf.c        opening: maps, split sets, the indices by name, closing
+/* What the four files of the GGUF reader share: the open file itself. Nobody else includes this.
+ *   gguf.c        opening: maps, the indices by name, closing
+ *   gguf_set.c    split sets: several files that are one
  *   gguf_parse.c  one file's bytes into keys and tensors, every field proven before it is used
  *   gguf_value.c  typed reading of keys */
 #ifndef BRIGADE_ENGINE_FILES_GGUF_INTERNAL_H
@@ -48,6 +49,13 @@ struct gguf {
 /* Fills version, keys, key_index and tensors (not their index) of g from g->files[0]. */
 int gguf_parse(struct gguf *g, struct error *err);
 
+/* The file at path, or `bytes` at `offset` in it (bytes 0: all), not looking at whether it belongs to a set, and its
+ * tensors not indexed yet. */
+int gguf_open_one(const char *path, uint64_t offset, uint64_t bytes, struct gguf **out, struct error *err);
+/* g is some opened member of a set of `members`; on success *set is the whole. g is closed or becomes part of it. */
+int gguf_open_set(struct gguf *g, unsigned members, struct gguf **set, struct error *err);
+/* Fills tensor_index; each name must be there once. */
+int gguf_index_tensors(struct gguf *g, struct error *err);
 /* Puts position under name; false when the name is there already. The table must have a free slot. */
 bool gguf_index_add_key(struct gguf *g, size_t position);
 bool gguf_index_add_tensor(struct gguf *g, size_t position);

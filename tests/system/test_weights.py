@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+import gguf_split
 import lab
 from lab import MODEL, PROMPT, Cluster, SkipTest, Worker, brigade, brigade_json, main, one_line, temporary_folder
 
@@ -223,6 +224,50 @@ def test_a_killed_worker_goes_on_where_it_was():
     received = cluster.counters()["w0"][0]
     assert received <= size - have + (4 << 20) + 65536, (received, have, size)
     assert have > size // 6, (have, size)
+    cluster.stop()
+
+
+def test_a_split_set_travels_too():
+    """A model in several files runs like the one it was cut from, whichever member is named; workers that lack it, or
+    one of its files, receive their slices of it, whole sets serve, and a restart moves nothing."""
+    cluster = Bare(2)
+    for parts in (2, 4):
+        members = gguf_split.split(MODEL, os.path.join(cluster.nothing, f"cut{parts}"), parts)
+        assert brigade("run", "-m", members[-1], *TOKENS).stdout == expected()
+        told, whole = brigade_json("inspect", members[0], "--tensors"), brigade_json("inspect", MODEL, "--tensors")
+        assert {t["name"]: t["bytes"] for t in told["tensors"]} == {t["name"]: t["bytes"] for t in whole["tensors"]}
+        headers = sum(map(os.path.getsize, members)) - sum(t["bytes"] for t in told["tensors"])
+        cluster.model = members[1]
+        before = cluster.counters()
+        sent = cluster.tells("5,3")
+        after = cluster.counters()
+        received = {n: after[n][0] - before[n][0] for n in after}
+        assert sum(received.values()) == sent + sum(after[n][1] - before[n][1] for n in after)
+        for name, (_, _, loaded) in after.items():
+            near(received[name], bytes_of(loaded) - slice_of(0, 0)["header"] + headers)
+        assert cluster.tells("5,3") == 0
+        for i in range(2):
+            cluster.restart(i)
+        assert cluster.tells("5,3") == 0
+    # One worker has the set itself, another but a part of it.
+    full, part = temporary_folder(), temporary_folder()
+    for path in members:
+        shutil.copy(path, full)
+    shutil.copy(members[1], part)
+    for i, folder in ((0, full), (1, part)):
+        shutil.rmtree(os.path.join(cluster.folder, f"w{i}.cache"))
+        cluster.restart(i, models=folder)
+    sent = cluster.tells("4,4")
+    counters = cluster.counters()
+    assert counters["w0"][0] == 0 and counters["w0"][1] > 0, counters
+    assert counters["w1"][0] == sent + counters["w0"][1], (counters, sent)
+    # A changed byte of a set on disk is seen like any other.
+    damage(cluster.cache(1))
+    for i, folder in ((0, full), (1, part)):
+        cluster.restart(i, models=folder)
+    sent = cluster.tells("4,4")
+    counters = cluster.counters()
+    assert 0 < counters["w1"][0] <= 1 << 20, counters
     cluster.stop()
 
 

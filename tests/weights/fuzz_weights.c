@@ -36,6 +36,7 @@ static void one_list(const uint8_t *bytes, size_t size)
     uint64_t end = 0;
     for (uint32_t i = 0; i < manifest_chunks(m); i++) {
         struct manifest_chunk c = manifest_chunk_at(m, i);
+        end = i == manifest_header_chunks(m) ? 0 : end; /* headers first, then tensors: both rising */
         if (c.offset < end || !c.bytes || c.offset + c.bytes > manifest_file_bytes(m))
             abort();
         end = c.offset + c.bytes;
