@@ -6,7 +6,7 @@
 
 static void quiet_clusters_get_ready(void)
 {
-    for (uint64_t seed = 1; seed <= 2000 && !check_failures; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)check_thin(2000) && !check_failures; seed++) {
         begin(seed, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
         w.repeating = seed % 3 ? 0 : 200;
         w.slow = seed % 2 ? 0 : 100;
@@ -29,7 +29,7 @@ static void quiet_clusters_get_ready(void)
 static void troubled_clusters_end_with_a_line(void)
 {
     int reached = 0, failed[DOWN_SAYS_NO + 1] = {0};
-    for (uint64_t seed = 1; seed <= 6000 && !check_failures; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)check_thin(6000) && !check_failures; seed++) {
         begin(seed * 7919, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
         uint32_t victim = below(w.nodes);
         int fate = 1 + (int)below(DOWN_SAYS_NO);
@@ -66,16 +66,16 @@ static void troubled_clusters_end_with_a_line(void)
             CHECK(w.failed && w.failed_at < 4000000 + 400000 + w.jumped);
         finish();
     }
-    CHECK(reached > 100);
+    CHECK(reached > check_thin(100));
     for (int f = 1; f <= DOWN_SAYS_NO; f++)
-        CHECK(failed[f] > 100);
+        CHECK(failed[f] > check_thin(100));
 }
 
 /* Words get lost, which TCP forbids; still no seed hangs, and none fails without a line. */
 static void lossy_networks_never_hang(void)
 {
     int reached = 0, failed = 0;
-    for (uint64_t seed = 1; seed <= 2000 && !check_failures; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)check_thin(2000) && !check_failures; seed++) {
         begin(seed * 104729, 1 + (uint32_t)(seed % NODES), CLUSTER_SERVE);
         w.lossy = 1 + (int)below(150);
         w.repeating = 50;
@@ -87,12 +87,12 @@ static void lossy_networks_never_hang(void)
         failed += w.failed;
         finish();
     }
-    CHECK(reached > 50 && failed > 50);
+    CHECK(reached > check_thin(50) && failed > check_thin(50));
 }
 
 static void looking_claims_nothing(void)
 {
-    for (uint64_t seed = 1; seed <= 500 && !check_failures; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)check_thin(500) && !check_failures; seed++) {
         begin(seed * 31, 1 + (uint32_t)(seed % NODES), CLUSTER_LOOK);
         uint32_t victim = below(w.nodes);
         w.fate[victim] = (int)below(DOWN_SAYS_NO + 1);
