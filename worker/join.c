@@ -255,32 +255,53 @@ static void put_settings(struct buffer *out, const struct worker_options *o, con
         buffer_printf(out, "data_port: %d\n", o->data_port);
 }
 
-static int check_settings(const char *path, const struct buffer *text, struct error *err)
+/* Whether it can be read again; on success *named: it has a name. */
+static int check_settings(const char *path, const struct buffer *text, bool *named, struct error *err)
 {
     struct yaml_doc *doc = NULL;
     int rc = yaml_read_text(&doc, path, text->data ? text->data : "", text->size, err);
+    if (!rc)
+        *named = yaml_find(yaml_root(doc), "name") != NULL;
     yaml_doc_free(doc);
     return rc;
+}
+
+/* The file as it was, with the coordinator among those allowed and the name it joined under, unless it has one or the
+ * host's own will do. */
+static int add_to_settings(const struct worker_options *o, const struct buffer *before, const char *coordinator_key,
+                           struct buffer *after, struct error *err)
+{
+    const char *text = before->data ? before->data : "";
+    char host[sizeof o->name] = "";
+    bool named = false;
+    int rc = strstr(text, coordinator_key)
+                 ? buffer_append(after, text, before->size)
+                 : yaml_add_item(o->config_path, text, before->size, "allow",
+                                 &(struct yaml_pair){NULL, coordinator_key}, 1, after, err);
+    if (!rc)
+        rc = check_settings(o->config_path, after, &named, err);
+    if (rc || named || (!gethostname(host, sizeof host - 1) && !strcmp(host, o->name)))
+        return rc;
+    buffer_printf(after, "%s# The name under which it joined.\nname: \"%s\"\n",
+                  after->size && after->data[after->size - 1] != '\n' ? "\n" : "", o->name);
+    return after->failed ? error_set(err, after->failed, "%s: no memory for it", o->config_path)
+                         : check_settings(o->config_path, after, &named, err);
 }
 
 int worker_join_remember(const struct worker_options *o, const char *coordinator_key, struct error *err)
 {
     struct buffer before = {.limit = YAML_MAX_BYTES}, after = {0};
+    bool named;
     int rc;
     if (access(o->config_path, F_OK)) {
         put_settings(&after, o, coordinator_key);
         rc = after.failed ? error_set(err, after.failed, "%s: no memory for it", o->config_path)
-                          : check_settings(o->config_path, &after, err);
+                          : check_settings(o->config_path, &after, &named, err);
         if (!rc)
             rc = file_create(o->config_path, after.data, after.size, 0644, err);
     } else if (!(rc = file_read(o->config_path, &before, err)) &&
-               !(before.data && strstr(before.data, coordinator_key))) {
-        rc = yaml_add_item(o->config_path, before.data ? before.data : "", before.size, "allow",
-                           &(struct yaml_pair){NULL, coordinator_key}, 1, &after, err);
-        if (!rc)
-            rc = check_settings(o->config_path, &after, err);
-        if (!rc)
-            rc = file_replace(o->config_path, after.data, after.size, err);
+               !(rc = add_to_settings(o, &before, coordinator_key, &after, err)) && after.size != before.size) {
+        rc = file_replace(o->config_path, after.data, after.size, err);
     }
     buffer_free(&before);
     buffer_free(&after);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/notify.h"
 #include "base/units.h"
 #include "worker/compute.h"
 #include "worker/slices.h"
@@ -23,6 +24,10 @@ static void vitals_loaded(struct compute *c, const struct control_loaded_stage *
     if (epoch > v->epoch)
         v->epoch = epoch;
     pthread_mutex_unlock(&v->lock);
+    char status[FRAME_TEXT_MAX + 64] = "STATUS=waiting for a coordinator";
+    if (loaded)
+        snprintf(status, sizeof status, "STATUS=blocks %u-%u of %s", loaded->first_block, loaded->last_block, loaded->model);
+    notify_send(status);
 }
 
 /* All but the model and what lies on the shelf. */

@@ -282,7 +282,11 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
                           : !o->allow_count ? "--allow PUBKEY (the coordinator's; 'brigade keygen' prints it)"
                                             : NULL;
     if (missing) {
-        error_set(err, ERR_USAGE, "missing %s; --help explains", missing);
+        if (o->config_path && !o->chore)
+            error_set(err, ERR_USAGE, "%s sets no %s: missing %s; 'brigade-worker --join TOKEN' sets all of it",
+                      o->config_path, !*o->listen ? "listen" : !o->key_path ? "key" : "allow", missing);
+        else
+            error_set(err, ERR_USAGE, "missing %s; --help explains", missing);
         return WORKER_EXIT_USAGE;
     }
     if (o->join)

@@ -54,7 +54,8 @@ static void announce(const struct serve_options *o, const struct compute_options
     else
         printf("%s: %s at http://%s%s%s:%u\n", event, model, v6 ? "[" : "", o->host, v6 ? "]" : "", api_port(api));
     fflush(stdout);
-    if (notify_send("READY=1\nSTATUS=serving") < 0)
+    /* Who waits for this service wants answers, not a port. */
+    if (notify_send(strcmp(event, "listening") ? "READY=1\nSTATUS=serving" : "STATUS=loading the model") < 0)
         log_warn("cannot tell the service manager that this server is ready");
 }
 
