@@ -109,16 +109,16 @@ static void gain_of(struct bound *b, const struct relaxation *r, int depth, int 
     struct scratch *w = b->scratch;
     size_t at = (size_t)type * (size_t)s->blocks + (size_t)j;
     ticks after = TICKS_NEVER, before = TICKS_NEVER;
-    bool single = b->depths == 1, allowed = !s->has_order || stage < 0 || s->order_type[stage] == type;
+    bool single = b->depths == 1;
     bool may_end = (single || depth == 1) && r->limits->last_fits[at] &&
                    (!s->has_counts || stage < 0 || s->boundary[stage] == j);
     int source = single ? 0 : depth - 1, low, high;
-    if (allowed && may_end) {
+    if (may_end) {
         after = layer_stage(r->after_last, s, type, j, s->blocks) + s->end[type];
         if (b->modes == 2 && layer_stage(r->total, s, type, j, s->blocks) >= r->limits->least)
             before = layer_stage(r->work, s, type, j, s->blocks) + s->end[type];
     }
-    if (allowed && (single || depth > 1)) {
+    if (single || depth > 1) {
         const ticks *next = cell(b, s, source, 0, 0);
         const struct layer *l = r->after;
         const ticks *prefix = l->prefix + (size_t)type * (size_t)(s->blocks + 1);
@@ -147,15 +147,23 @@ static void gain_of(struct bound *b, const struct relaxation *r, int depth, int 
     w->gain[1][type] = least(before + b->lambda[type], TICKS_NEVER);
 }
 
+/* The types that a stage may stand on: all, or with the order given its own. */
+static void types_of(const struct space *s, int stage, int *low, int *high)
+{
+    bool one = s->has_order && stage >= 0;
+    *low = one ? s->order_type[stage] : 0;
+    *high = one ? *low + 1 : s->types;
+}
+
 static void hop_into(struct bound *b, const struct relaxation *r, int depth, int stage, int j)
 {
     const struct space *s = r->space;
-    /* With the order given only one type can come next. */
-    int low = s->has_order && stage >= 0 ? s->order_type[stage] : 0;
-    int high = s->has_order && stage >= 0 ? low + 1 : s->types;
+    int low, high, first, end;
+    types_of(s, stage, &low, &high);
+    types_of(s, stage - 1, &first, &end); /* of other types nobody asks */
     const struct scratch *w = b->scratch;
     ticks *after = cell(b, s, depth, 0, j), *before = b->modes == 2 ? cell(b, s, depth, 1, j) : NULL;
-    for (int t = 0; t < s->types; t++) {
+    for (int t = first; t < end; t++) {
         const ticks *hop = r->after_hop + (size_t)t * (size_t)s->types;
         ticks best = TICKS_NEVER;
         for (int u = low; u < high; u++)
@@ -188,8 +196,12 @@ static void run_layer(struct bound *b, const struct relaxation *r, int depth)
                 cell(b, s, depth, m, j)[t] = TICKS_NEVER;
     if (b->depths > 1 && depth == 0)
         return;
+    int low, high;
+    types_of(s, stage, &low, &high);
+    for (int t = 0; t < s->types; t++)
+        w->gain[0][t] = w->gain[1][t] = TICKS_NEVER;
     for (int j = n - 1; j >= 0; j--) {
-        for (int t = 0; t < s->types; t++)
+        for (int t = low; t < high; t++)
             gain_of(b, r, depth, stage, t, j);
         if (j)
             hop_into(b, r, depth, stage, j);

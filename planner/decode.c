@@ -277,7 +277,7 @@ static void improve(struct decode_track *t, struct solver *v)
     ticks value = v->best;
     prepare(&s, t, TICKS_NEVER);
     s.space = v->space;
-    if (search_local(&s, &c, &value, size < 1300 ? 15 * size : 20000) && value < v->best) {
+    if (search_local(&s, &c, &value, size < 1300 ? 25 * size : 40000) && value < v->best) {
         v->found = c;
         v->best = value;
     }

@@ -6,9 +6,10 @@
 
 #include "base/memory.h"
 #include "planner/cost.h"
+#include "planner/solver.h"
 
 /* Problems up to this size are solved anew for each sensitivity; larger ones keep the plan's devices and order. */
-enum { SMALL = 400, FEW_PLACES = 3, FEW_CHANGES = 8 };
+enum { SMALL = 400, FEW_PLACES = 3, FEW_CHANGES = 5 };
 
 void plan_reasons_free(struct plan_reasons *r)
 {
@@ -23,6 +24,11 @@ struct question {
     struct error *e;
     int64_t budget; /* states of one question */
 };
+
+static bool large(const struct plan_problem *p)
+{
+    return p->devices * p->model.blocks > SMALL;
+}
 
 static bool tired(const struct question *q)
 {
@@ -63,9 +69,19 @@ static int best_split(const struct question *q, const struct plan_problem *p, co
 static int ask_next(struct question *q)
 {
     struct plan_options options = *q->options;
+    struct plan near, split;
+    int order[PLAN_MAX_DEVICES];
     options.exclude = q->plan;
     options.start = NULL;
     options.max_states = q->budget;
+    /* Large problems leave the search no time to come close: it begins beside the plan. */
+    if (large(q->p) && plan_neighbour(q->p, q->options, q->plan, &near)) {
+        for (int s = 0; s < near.stages; s++)
+            order[s] = near.stage[s].device;
+        if (!q->options->counts && !best_split(q, q->p, order, near.stages, &near, &split) && split.value_s < near.value_s)
+            near = split;
+        options.start = &near;
+    }
     int rc = plan_solve(q->p, &options, &q->r->next, NULL);
     q->r->has_next = rc == 0;
     return rc == ERR_NOMEM ? rc : 0;
@@ -112,7 +128,7 @@ static int list_places(const struct question *q, int device, int *after)
         cost[at] = c;
         after[at] = place;
     }
-    return q->p->devices * q->p->model.blocks > SMALL && n > FEW_PLACES ? FEW_PLACES : n;
+    return large(q->p) && n > FEW_PLACES ? FEW_PLACES : n;
 }
 
 static int ask_absence(struct question *q, int device, struct plan_left_out *out)
@@ -204,7 +220,7 @@ static int ask_change(struct question *q, const struct plan_problem *changed, st
     if (rc)
         return rc;
     best = start;
-    if (q->p->devices * q->p->model.blocks <= SMALL) {
+    if (!large(q->p)) {
         struct plan_options options = *q->options;
         options.start = &start;
         options.max_states = q->budget;
@@ -292,7 +308,7 @@ static int heaviest(const struct question *q, bool links, int *stage)
         weight[at] = w;
         stage[at] = s;
     }
-    return q->p->devices * q->p->model.blocks > SMALL && n > FEW_CHANGES ? FEW_CHANGES : n;
+    return large(q->p) && n > FEW_CHANGES ? FEW_CHANGES : n;
 }
 
 static int ask_changes(struct question *q)
@@ -330,7 +346,7 @@ int plan_explain(struct plan_reasons **out, const struct plan_problem *p, const 
     if (!r)
         return error_set(e, ERR_NOMEM, "out of memory for the reasons of a plan");
     struct question q = {.p = p, .options = options ? options : &none, .plan = plan, .r = r, .e = e};
-    q.budget = p->devices * p->model.blocks > SMALL ? 4000 : 20000;
+    q.budget = large(p) ? 4000 : 20000;
     r->has_single = plan_single(p, &r->single, NULL) == 0;
     int rc = ask_next(&q);
     if (!rc)

@@ -17,6 +17,24 @@ static const char *name_of(const struct plan_problem *p, int device)
     return device < p->devices ? p->device[device].name : p->coordinator;
 }
 
+/* "130.9 ms", "18.83 s": four digits, never an exponent. */
+#define TIME_TEXT 32
+static const char *time_text(double seconds, char text[static TIME_TEXT])
+{
+    double ms = seconds * 1e3;
+    if (ms < 9999.5)
+        snprintf(text, TIME_TEXT, "%.4g ms", ms);
+    else
+        snprintf(text, TIME_TEXT, seconds < 9999.5 ? "%.4g s" : "%.0f s", seconds);
+    return text;
+}
+
+static const char *rate_text(double rate, char text[static TIME_TEXT])
+{
+    snprintf(text, TIME_TEXT, rate < 9999.5 ? "%.4g tokens/s" : "%.0f tokens/s", rate);
+    return text;
+}
+
 static void sequence(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
 {
     for (int s = 0; s < plan->stages; s++)
@@ -32,15 +50,16 @@ static double percent(double value, double base)
 /* Throughput is what people think in; the cycle is what is computed. */
 static void value_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan, double value_s)
 {
+    char text[TIME_TEXT];
     if (plan->objective == PLAN_THROUGHPUT)
-        buffer_printf(out, "%.4g tokens/s", value_s > 0 ? p->workload.concurrency / value_s : 0);
+        buffer_puts(out, rate_text(value_s > 0 ? p->workload.concurrency / value_s : 0, text));
     else
-        buffer_printf(out, "%s %.4g ms", objective_text(plan->objective), value_s * 1e3);
+        buffer_printf(out, "%s %s", objective_text(plan->objective), time_text(value_s, text));
 }
 
 static void limit_line(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
 {
-    char text[PLAN_LIMIT_TEXT];
+    char text[PLAN_LIMIT_TEXT], took[TIME_TEXT], whole[TIME_TEXT];
     const struct plan_stage *g = &plan->stage[plan->limit];
     double part = plan->objective == PLAN_LATENCY ? g->decode_s
                   : plan->objective == PLAN_TTFT  ? g->prefill_s
@@ -51,8 +70,9 @@ static void limit_line(struct buffer *out, const struct plan_problem *p, const s
                : plan->objective == PLAN_TTFT  ? cost_transfer(p, from, to, p->workload.prompt_tokens)
                                                : cost_transfer(p, from, to, plan->batch) * plan->microbatches;
     }
-    buffer_printf(out, "bottleneck: %s %s takes %.4g ms of %s %.4g ms\n", plan->link_to >= 0 ? "the link" : "the stage on",
-                  plan_limit_text(p, plan, text), part * 1e3, objective_text(plan->objective), plan->value_s * 1e3);
+    buffer_printf(out, "bottleneck: %s %s takes %s of %s %s\n", plan->link_to >= 0 ? "the link" : "the stage on",
+                  plan_limit_text(p, plan, text), time_text(part, took), objective_text(plan->objective),
+                  time_text(plan->value_s, whole));
 }
 
 /* ", 3.1 % slower": under a constraint (a number of stages asked for) another value may be the better one. */
@@ -148,11 +168,12 @@ static void change_line(struct buffer *out, const struct plan_problem *p, const 
 int plan_reasons_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
                       const struct plan_reasons *why)
 {
+    char now[TIME_TEXT], before[TIME_TEXT];
     limit_line(out, p, plan);
     if (plan->given_up_ttft_s > 0)
         buffer_printf(out, "balanced: nearly the best TPOT, and of such plans the one whose prompt comes through soonest: "
-                           "TTFT %.4g ms instead of %.4g ms\n",
-                      plan->ttft_s * 1e3, plan->given_up_ttft_s * 1e3);
+                           "TTFT %s instead of %s\n",
+                      time_text(plan->ttft_s, now), time_text(plan->given_up_ttft_s, before));
     if (!why)
         return out->failed;
     single_line(out, p, plan, why);
@@ -190,9 +211,10 @@ int plan_text(struct buffer *out, const struct plan_problem *p, const struct pla
     buffer_printf(out, "plan for %s: %d stage%s of %d device%s, %d blocks\n", plan_objective_name(plan->objective),
                   plan->stages, plan->stages == 1 ? "" : "s", p->devices, p->devices == 1 ? "" : "s", p->model.blocks);
     stage_table(out, p, plan);
-    buffer_printf(out, "predicted: TPOT %.4g ms, TTFT %.4g ms (%d tokens), %.4g tokens/s with %d sequence%s in %d "
-                       "micro-batch%s\n",
-                  plan->tpot_s * 1e3, plan->ttft_s * 1e3, p->workload.prompt_tokens, plan->tokens_per_s,
+    char tpot[TIME_TEXT], ttft[TIME_TEXT], rate[TIME_TEXT];
+    buffer_printf(out, "predicted: TPOT %s, TTFT %s (%d tokens), %s with %d sequence%s in %d micro-batch%s\n",
+                  time_text(plan->tpot_s, tpot), time_text(plan->ttft_s, ttft), p->workload.prompt_tokens,
+                  rate_text(plan->tokens_per_s, rate),
                   p->workload.concurrency, p->workload.concurrency == 1 ? "" : "s", plan->microbatches,
                   plan->microbatches == 1 ? "" : "es");
     if (gap > 0)

@@ -5,7 +5,7 @@
 #include "planner/solver.h"
 
 /* About half a second of one core; labels of a prefill are larger. */
-enum { DEFAULT_STATES = 400000 };
+enum { DEFAULT_STATES = 300000, LAST_STEPS = 4 };
 
 static bool take(struct solver *v, struct search *s)
 {
@@ -77,6 +77,14 @@ static int finish(struct solver *v, struct plan *out, struct error *e)
     if ((double)v->lower < (double)v->best * (1 - 1e-11)) {
         double bound = (double)v->lower * v->space->tick_s;
         plan.bound_s = bound < plan.value_s ? bound : plan.value_s;
+    }
+    /* Where the search ended without proof, a step beside its plan may still be better. */
+    struct plan near;
+    for (int i = 0; i < LAST_STEPS && plan_gap_percent(&plan) > 0 && !v->options->exclude &&
+                    plan_neighbour(v->p, v->options, &plan, &near) && near.value_s < plan.value_s;
+         i++) {
+        near.bound_s = plan.bound_s;
+        plan = near;
     }
     plan.states = v->states;
     *out = plan;

@@ -61,7 +61,7 @@ struct plan_options {
     int stages;                 /* exactly so many stages; 0: as many as is best */
     const int *counts;          /* [stages] blocks of each stage, or NULL: free. Needs stages; must add up to all blocks */
     const int *order;           /* [stages] the device of each stage, or NULL: free. Needs stages */
-    int64_t max_states;         /* labels the search may make; 0: 1500000. Over it the plan comes with its proven gap */
+    int64_t max_states;         /* labels the search may make; 0: 300000, for a prompt 100000. Over it the plan comes with its proven gap */
     bool (*expired)(void *context); /* asked now and then; true ends the search early, gap and all. NULL: never */
     void *expired_context;
     const struct plan *exclude; /* a plan whose sequence of devices is not wanted (identical devices count as one) */

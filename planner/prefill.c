@@ -15,6 +15,7 @@
 
 /* Steps: runs of a bound that tune its prices, before a beam and before an exact search. */
 enum { MAX_BANDS = 96, FEW_TRACKS = 6, BEAM_STEPS = 12, EXACT_STEPS = 60 };
+#define ROUND_EFFORT 4e7
 
 /* Chunks first..last of the prompt as one piece of work. */
 struct piece {
@@ -48,7 +49,7 @@ struct prefill {
     struct solver *v;
     int tracks;
     bool exact; /* a track for each chunk */
-    int64_t runs; /* of bounds that may still be spent on cutting bands */
+    int64_t runs; /* of bounds that may still be spent on pricing bands in this round */
     bool brief; /* a small budget or very many types: fewer bands, once */
     struct layer single[SEARCH_MAX_TRACKS], run[SEARCH_MAX_TRACKS], tail[SEARCH_MAX_TRACKS];
     ticks *single_busy[SEARCH_MAX_TRACKS], *run_busy[SEARCH_MAX_TRACKS], *work_busy;
@@ -337,8 +338,8 @@ static int search_band(struct prefill *f, struct band *b, int beam, bool exact, 
 {
     struct search s;
     ticks lower = 0;
-    price_band(f, b, exact ? EXACT_STEPS : BEAM_STEPS);
-    if (b->lower >= f->v->best)
+    price_band(f, b, f->runs <= 0 ? 1 : exact ? EXACT_STEPS : BEAM_STEPS);
+    if (b->lower >= f->v->best || (exact && f->v->states >= f->v->max_states))
         return 0;
     run_chains(f, b->lambda[b->root[0] < b->root[f->ways - 1] ? f->ways - 1 : 0]);
     prepare(&s, f, true);
@@ -397,7 +398,8 @@ static void improve(struct prefill *f)
     prepare(&s, f, false);
     s.space = v->space;
     /* With few tracks the search goes by their times, and the full recursion judges what it found. */
-    int size = v->space->types * v->space->blocks, effort = f->brief && size < 5000 ? 4 * size : size < 1300 ? 30 * size : 40000;
+    int size = v->space->types * v->space->blocks;
+    int effort = f->brief && size < 5000 ? 4 * size : size < 1300 ? 75 * size : 100000;
     if (!search_local(&s, &c, &value, effort))
         return;
     if (!f->exact)
@@ -434,6 +436,12 @@ static bool split_order(struct prefill *f)
     return v->best < TICKS_NEVER;
 }
 
+/* Runs of a bound that take about a tenth of a second. */
+static int64_t round_runs(const struct space *s)
+{
+    return 1 + (int64_t)(ROUND_EFFORT / ((double)s->types * s->types * s->blocks));
+}
+
 static int open_bands(const struct band *band, int n, ticks best)
 {
     int open = 0;
@@ -467,7 +475,7 @@ static int solve(struct prefill *f)
     int n = 0;
     /* Twice: the beams of the first cut lower the best, which the second needs to cut in the right places. */
     for (int round = f->brief; round < 2 && !rc; round++) {
-        f->runs = 1 + (int64_t)(1e8 / ((double)v->space->types * v->space->types * v->space->blocks));
+        f->runs = round_runs(v->space);
         high = v->best < TICKS_NEVER ? v->best : never;
         n = least < high ? cut_bands(f, band, round && !f->brief ? MAX_BANDS : MAX_BANDS / 4, least, high) : 0;
         qsort(band, (size_t)n, sizeof *band, by_lower);
@@ -476,6 +484,7 @@ static int solve(struct prefill *f)
                 rc = search_band(f, &band[i], round ? 64 : 32, false, 1);
         improve(f);
     }
+    f->runs = round_runs(v->space);
     for (int i = 0; i < n && !rc; i++)
         if (band[i].lower < v->best)
             rc = search_band(f, &band[i], 0, true, 2.0 / (1 + open_bands(band + i, n - i, v->best)));

@@ -42,6 +42,22 @@ static int parse_line(char *line, struct plan_request *out)
     return 0;
 }
 
+/* A first line that names its columns: arrival..., prompt..., output..., in this order. */
+static bool is_heading(const char *line)
+{
+    static const char *const words[] = {"arrival", "prompt", "output"};
+    for (int i = 0; i < 3; i++) {
+        line += strspn(line, " \t");
+        if (strncmp(line, words[i], strlen(words[i])))
+            return false;
+        const char *comma = strchr(line, ',');
+        if (!comma != (i == 2))
+            return false;
+        line = comma + 1;
+    }
+    return true;
+}
+
 int plan_requests_parse(struct plan_request **out, size_t *count, const char *name, const char *text, size_t bytes,
                         struct error *e)
 {
@@ -62,7 +78,7 @@ int plan_requests_parse(struct plan_request **out, size_t *count, const char *na
         memcpy(line, first, length);
         line[length] = 0;
         size_t blank = strspn(line, " \t\r");
-        if (!line[blank] || line[blank] == '#' || (n == 0 && !strncmp(line + blank, "arrival_s", 9)))
+        if (!line[blank] || line[blank] == '#' || (n == 0 && is_heading(line)))
             continue;
         if (n == PLAN_MAX_REQUESTS) {
             rc = error_set(e, ERR_BOUND, "%s:%d: more than %d requests", name, number, PLAN_MAX_REQUESTS);

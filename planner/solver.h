@@ -57,6 +57,11 @@ ticks solver_start(const struct solver *v);
  * ERR_BOUND: not found, not refuted; ERR_NOMEM. */
 int solver_pack(struct solver *v, struct candidate *out);
 
+/* The best plan that differs from `plan` by one exchange, replacement or omission of devices, within options' stages and
+ * counts; false when none of those is feasible. A good plan, not a proven one. */
+bool plan_neighbour(const struct plan_problem *p, const struct plan_options *options, const struct plan *plan,
+                    struct plan *out);
+
 /* Says what is short. Returns ERR_INFEASIBLE. */
 int infeasible(const struct plan_problem *p, const struct plan_options *options, struct error *e);
 

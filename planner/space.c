@@ -37,8 +37,7 @@ static bool same_profile(const struct plan_profile *a, const struct plan_profile
            same_numbers(a->prefill, b->prefill, (size_t)a->classes * (size_t)a->chunks * (size_t)a->pasts);
 }
 
-/* Whether exchanging the two devices changes nothing at all: the same parameters and the same links to everyone. */
-static bool interchangeable(const struct plan_problem *p, int a, int b)
+bool space_interchangeable(const struct plan_problem *p, int a, int b)
 {
     const struct plan_device *x = &p->device[a], *y = &p->device[b];
     if (x->memory != y->memory || x->buffers != y->buffers || x->overhead_s != y->overhead_s)
@@ -61,7 +60,7 @@ static void find_types(struct space *s)
     int first[PLAN_MAX_DEVICES], at = 0;
     for (int i = 0; i < p->devices; i++) {
         int t = 0;
-        while (t < s->types && (s->has_order || !interchangeable(p, first[t], i)))
+        while (t < s->types && (s->has_order || !space_interchangeable(p, first[t], i)))
             t++;
         if (t == s->types)
             first[s->types++] = i;

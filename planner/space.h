@@ -57,6 +57,9 @@ typedef double layer_cost(const struct plan_problem *p, int device, enum layer_p
 int space_new(struct space **out, const struct plan_problem *p, const struct plan_options *options, struct error *e);
 void space_free(struct space *s);
 
+/* Whether exchanging the two devices changes nothing at all: the same parameters and the same links to everyone. */
+bool space_interchangeable(const struct plan_problem *p, int a, int b);
+
 /* More than any plan's cost under this layer, in seconds. */
 double space_ceiling(const struct space *s, layer_cost *cost, const void *context);
 /* Sets the tick from a ceiling on everything that will be added up, and with it lag, start and end. ERR_NOMEM. */

@@ -180,7 +180,14 @@ static void request_lists_are_strict(void)
     CHECK_INT(r[1].output_tokens, 64);
     mem_free(r);
     r = NULL;
-    static const char *const bad[] = {"1,2", "1,2,3,4", "-1,2,3", "1,0,3", "1,2,0", "a,b,c", "nan,1,1", "1,2.5,3", "1,2,x"};
+    static const char *const headings[] = {"arrival,prompt,output\n1,2,3", " arrival (s), prompt tokens, output tokens\n1,2,3"};
+    for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) {
+        CHECK_INT(plan_requests_parse(&r, &n, "r.csv", headings[i], strlen(headings[i]), &e), 0);
+        CHECK_INT((long)n, 1);
+        mem_free(r);
+        r = NULL;
+    }
+    static const char *const bad[] = {"prompt,arrival,output\n1,2,3", "1,2", "1,2,3,4", "-1,2,3", "1,0,3", "1,2,0", "a,b,c", "nan,1,1", "1,2.5,3", "1,2,x"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_INT(plan_requests_parse(&r, &n, "r.csv", bad[i], strlen(bad[i]), &e), ERR_FORMAT);
         CHECK_TEXT(e.text, "r.csv:1: expected arrival_s,prompt_tokens,output_tokens such as 0.5,128,64");
