@@ -1,6 +1,10 @@
-/* Reads /proc/meminfo and the memory limits of our control groups. Owns nothing; any thread. */
+/* Reads /proc/meminfo and the memory limits of our control groups. Owns nothing; any thread.
+ *
+ * MemAvailable is the kernel's own estimate: free pages and what it can give up at once. Swap is not in it, and what
+ * compressed swap (zram) holds is taken off it, for it lies in memory. */
 #include "base/machine.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,23 +42,38 @@ static uint64_t number_in(const char *folder, const char *name)
     return value;
 }
 
-/* The tightest limit on the way from our group up to the root, and what it leaves. */
-static void group_limits(const char *root, char *path, const char *limit_name, const char *used_name, uint64_t *limit,
-                         uint64_t *left)
+/* The names of one version of control groups. Limits: above the first of them nothing is given, above the second (where
+ * there is one) processes are held up until pages are given back; both end what may be hoped for. */
+struct group_files {
+    const char *root, *limit, *soft, *used, *cached;
+};
+static const struct group_files unified = {"/sys/fs/cgroup", "memory.max", "memory.high", "memory.current",
+                                           "inactive_file "};
+static const struct group_files legacy = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", NULL,
+                                          "memory.usage_in_bytes", "total_inactive_file "};
+
+static uint64_t least(uint64_t a, uint64_t b)
 {
-    char folder[600], stat_path[640];
+    return a < b ? a : b;
+}
+
+/* The tightest limit on the way from our group up to the root, and what it leaves. Inside a container the path names
+ * folders that are not there; the container's own limit then stands at the root. */
+static void group_limits(const char *root, const struct group_files *names, char *path, uint64_t *limit, uint64_t *left)
+{
+    char folder[700], stat_path[740];
     for (;;) {
-        snprintf(folder, sizeof folder, "%s%s", root, path);
-        uint64_t most = number_in(folder, limit_name), used = number_in(folder, used_name);
-        if (most < *limit)
-            *limit = most;
+        snprintf(folder, sizeof folder, "%s%s%s", root, names->root, path);
+        uint64_t most = number_in(folder, names->limit), used = number_in(folder, names->used);
+        if (names->soft)
+            most = least(most, number_in(folder, names->soft));
+        *limit = least(*limit, most);
         if (most != UINT64_MAX && used != UINT64_MAX) {
             /* Cached pages of files nobody reads any more are given up under pressure. */
             snprintf(stat_path, sizeof stat_path, "%s/memory.stat", folder);
-            uint64_t cached = number_after(stat_path, "inactive_file ");
-            used -= cached < used ? cached : used;
-            if ((most > used ? most - used : 0) < *left)
-                *left = most > used ? most - used : 0;
+            uint64_t cached = number_after(stat_path, names->cached);
+            used -= least(cached, used);
+            *left = least(*left, most > used ? most - used : 0);
         }
         char *slash = strrchr(path, '/');
         if (!slash)
@@ -63,10 +82,21 @@ static void group_limits(const char *root, char *path, const char *limit_name, c
     }
 }
 
-static void control_groups(uint64_t *limit, uint64_t *left)
+/* Whether a comma-separated list of controllers names memory. */
+static bool names_memory(const char *controllers)
 {
-    char line[512];
-    FILE *file = fopen("/proc/self/cgroup", "re");
+    size_t length = strlen("memory");
+    for (const char *at = controllers; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (!strncmp(at, "memory", length) && (!at[length] || at[length] == ','))
+            return true;
+    return false;
+}
+
+static void control_groups(const char *root, uint64_t *limit, uint64_t *left)
+{
+    char line[512], path_of_list[300];
+    snprintf(path_of_list, sizeof path_of_list, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(path_of_list, "re");
     *limit = *left = UINT64_MAX;
     if (!file)
         return;
@@ -76,26 +106,39 @@ static void control_groups(uint64_t *limit, uint64_t *left)
         if (!path)
             continue;
         *path++ = 0;
-        if (!strcmp(controllers, ":"))
-            group_limits("/sys/fs/cgroup", path, "memory.max", "memory.current", limit, left);
-        else if (strstr(controllers, "memory"))
-            group_limits("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", limit, left);
+        controllers++;
+        if (!*controllers)
+            group_limits(root, &unified, path, limit, left);
+        else if (names_memory(controllers))
+            group_limits(root, &legacy, path, limit, left);
     }
     fclose(file);
 }
 
+void machine_memory_read(const char *root, struct machine_memory *out)
+{
+    char path[300];
+    uint64_t limit, left;
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    control_groups(root, &limit, &left);
+    *out = (struct machine_memory){
+        .available = least(number_after(path, "MemAvailable:") * 1024, left),
+        .total = least(number_after(path, "MemTotal:") * 1024, limit),
+    };
+}
+
 uint64_t machine_memory_available(void)
 {
-    uint64_t available = number_after("/proc/meminfo", "MemAvailable:") * 1024, limit, left;
-    control_groups(&limit, &left);
-    return left < available ? left : available;
+    struct machine_memory m;
+    machine_memory_read("", &m);
+    return m.available;
 }
 
 uint64_t machine_memory_total(void)
 {
-    uint64_t total = number_after("/proc/meminfo", "MemTotal:") * 1024, limit, left;
-    control_groups(&limit, &left);
-    return limit < total ? limit : total;
+    struct machine_memory m;
+    machine_memory_read("", &m);
+    return m.total;
 }
 
 uint64_t machine_memory_margin(void)

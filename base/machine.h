@@ -9,6 +9,12 @@
 uint64_t machine_memory_available(void);
 /* All of the machine's (or control group's) memory. 0 when unknown. */
 uint64_t machine_memory_total(void);
+/* Both, of a machine whose /proc and /sys lie below root: "" for this one, a recorded tree in tests. */
+struct machine_memory {
+    uint64_t available, total;
+};
+void machine_memory_read(const char *root, struct machine_memory *out);
+
 /* What stays untouched beside a model: for the system, page tables, our own small change. */
 uint64_t machine_memory_margin(void);
 

@@ -3,6 +3,7 @@
 #define BRIGADE_TESTS_SENSOR_TREE_H
 
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
