@@ -22,6 +22,11 @@ LINK_KEYS = {"from", "to", "bandwidth", "back", "rtt", "jitter", "loss"}
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
+# The interfaces in /sys are those of the namespace it is mounted in; the control groups, from which a worker learns its
+# limit, are mounted within and must stay.
+OWN_SYS = 'mount --rbind /sys/fs/cgroup "$1"; mount -t sysfs sysfs /sys; mount --rbind "$1" /sys/fs/cgroup || true; shift; exec "$@"'
+
+
 class BedError(Exception):
     pass
 
@@ -79,8 +84,9 @@ class Bed:
         for program in (self.brigade, self.worker, self.proxy):
             if not os.access(program, os.X_OK):
                 raise BedError(f"{program} is not there; build first, or name the build folder with --build")
-        if not shutil.which("ip") or not shutil.which("tc"):
-            raise BedError("ip and tc are not there; install iproute2")
+        for tool, package in (("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux"), ("unshare", "util-linux")):
+            if not shutil.which(tool):
+                raise BedError(f"{tool} is not there; install {package}")
         if not self.names or len(set(self.names)) != len(self.names) or len(self.names) > 32:
             raise BedError("nodes: 1 to 32 names, each once")
         for name, keys in (self.bed.get("nodes") or {}).items():
@@ -189,15 +195,16 @@ class Bed:
         if cpu is None and memory is None:
             return rows
         quota = int(share(cpu) * 100000) if cpu is not None else None
-        unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        base = os.environ.get("BRIGADE_TEST_CGROUPS", "/sys/fs/cgroup")
+        unified = os.path.exists(os.path.join(base, "cgroup.controllers"))
         limits = []
         if unified:
-            limits.append(("/sys/fs/cgroup", {"cpu.max": f"{quota} 100000" if quota else None, "memory.max": memory}))
+            limits.append((base, {"cpu.max": f"{quota} 100000" if quota else None, "memory.max": memory}))
         else:
             if quota:
-                limits.append(("/sys/fs/cgroup/cpu", {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": str(quota)}))
+                limits.append((os.path.join(base, "cpu"), {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": str(quota)}))
             if memory:
-                limits.append(("/sys/fs/cgroup/memory", {"memory.limit_in_bytes": memory}))
+                limits.append((os.path.join(base, "memory"), {"memory.limit_in_bytes": memory}))
         for root, files in limits:
             folder = os.path.join(root, f"{self.tag}-{self.names[i]}")
             try:
@@ -233,8 +240,10 @@ class Bed:
             command += ["--throttle", str(wish["throttle"])]
         environment = {**os.environ, **({"BRIGADE_ISA": wish["isa"]} if "isa" in wish else {})}
         log = open(os.path.join(self.folder, f"{self.names[i]}.log"), "a")
-        process = subprocess.Popen(["ip", "netns", "exec", self.space(i), *command], stdout=subprocess.PIPE, stderr=log,
-                                   text=True, preexec_fn=enter, env=environment)
+        kept = os.path.join(self.folder, f"{self.names[i]}.cgroups")
+        os.mkdir(kept)
+        process = subprocess.Popen(["nsenter", f"--net=/run/netns/{self.space(i)}", "unshare", "--mount", "sh", "-ec", OWN_SYS, "sh", kept,
+                                    *command], stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=enter, env=environment)
         log.close()
         self.processes.append(process)
         ready = process.stdout.readline()

@@ -51,7 +51,9 @@ static bool runnable(const char *path)
 static int find_program(const char *given, char *path, size_t size, struct error *err)
 {
     char self[PATH_MAX - 64];
-    if (given) {
+    if (!given)
+        given = getenv("BRIGADE_WORKER"); /* a wrapper around it, say */
+    if (given && *given) {
         snprintf(path, size, "%s", given);
         return runnable(path) ? 0 : error_set(err, ERR_NOTFOUND, "%s is not a program", given);
     }

@@ -61,10 +61,17 @@ class Bare(Cluster):
         nodes = brigade_json("status", "-c", self.config)["nodes"]
         return {n["name"]: (n["weights_in"], n["weights_out"], n.get("loaded")) for n in nodes}
 
+    def places(self):
+        return {name: places_of(loaded) for name, (_, _, loaded) in self.counters().items()}
+
     def cache(self, i):
         found = glob.glob(os.path.join(self.folder, f"w{i}.cache", "weights", "*.gguf"))
         assert len(found) == 1, found
         return found[0]
+
+
+def places_of(loaded):
+    return loaded["first_block"], loaded["last_block"]
 
 
 def slice_of(first, last):
@@ -245,10 +252,12 @@ def test_a_split_set_travels_too():
         assert sum(received.values()) == sent + sum(after[n][1] - before[n][1] for n in after)
         for name, (_, _, loaded) in after.items():
             near(received[name], bytes_of(loaded) - slice_of(0, 0)["header"] + headers)
-        assert cluster.tells("5,3") == 0
-        for i in range(2):
-            cluster.restart(i)
-        assert cluster.tells("5,3") == 0
+        for again in (False, True):
+            for i in range(2 if again else 0):
+                cluster.restart(i)
+            sent = cluster.tells("5,3")
+            # Who comes first is the planner's choice; where it is as before, nothing moves.
+            assert sent == 0 or cluster.places() != {n: places_of(a[2]) for n, a in after.items()}, sent
     # One worker has the set itself, another but a part of it.
     full, part = temporary_folder(), temporary_folder()
     for path in members:
