@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 from lab import BRIGADE, MODEL, PROMPT, SOURCE, Cluster, Worker, brigade, brigade_json, main, one_line, temporary_folder
@@ -104,6 +105,58 @@ def test_energy_is_measured_or_said_not_to_be():
     watch_in_a_terminal(server)
     server.stop()
     cluster.stop()
+
+
+class Counter:
+    """A processor's energy counter as the kernel shows it, advanced by so many watts while it is open; it wraps."""
+
+    def __init__(self, root, watts, most_uj):
+        self.path, self.watts, self.most = os.path.join(root, "sys/class/powercap/intel-rapl:0/energy_uj"), watts, most_uj
+        self.joules, self.done = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.advance)
+
+    def advance(self):
+        start, began = int(open(self.path).read()), time.monotonic()
+        while not self.done.wait(0.02):
+            self.joules = self.watts * (time.monotonic() - began)
+            with open(self.path + ".next", "w") as f:
+                f.write(f"{int(start + self.joules * 1e6) % self.most}\n")
+            os.rename(self.path + ".next", self.path)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+def test_a_processors_counter_is_followed():
+    """Joules a token and a request come from a counter that somebody else advances, over its wrap: watts by seconds."""
+    root = tree("minipc")
+    for part in ("intel-rapl:0/intel-rapl:0:1",):  # memory's own counter adds to the package's: none of that here
+        shutil.rmtree(os.path.join(root, "sys/class/powercap", part))
+    env = {"BRIGADE_TEST_SENSORS": root}
+    with Counter(root, 50.0, 262143328850) as counter:  # 1.3 J below where it wraps
+        rows = brigade_json("bench", "-m", MODEL, "-p", "0", "-n", "600", "-r", "3", "-t", "1", env=env)
+    row = rows["rows"][0]
+    assert rows["energy"]["measured"] and "RAPL" in rows["energy"]["source"].upper(), rows["energy"]
+    spent = row["joules_per_token"] * row["tokens"]
+    seconds = row["tokens"] / row["tokens_per_s"]
+    # What was counted while it ran: watts by time, as exactly as samples of a quarter of a second can tell.
+    assert 0 < spent <= counter.joules, (spent, counter.joules)
+    assert spent > 0.2 * 50.0 * seconds, (spent, seconds)
+    server = Server(env=env)
+    with Counter(root, 20.0, 262143328850):
+        before = server.metrics().get("brigade_energy_joules_total", 0)
+        end = time.monotonic() + 20
+        while server.metrics()["brigade_energy_joules_total"] <= before + 2 and time.monotonic() < end:
+            server.text("Once upon a time", max_tokens=32, ignore_eos=True)
+        after = server.metrics()
+    assert after["brigade_energy_joules_total"] > before + 2, after
+    assert after["brigade_joules_per_token"] > 0 and after["brigade_joules_per_request"] > after["brigade_joules_per_token"], after
+    server.stop()
 
 
 def watch_in_a_terminal(server):

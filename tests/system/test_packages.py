@@ -123,6 +123,26 @@ def test_completions_know_every_flag():
     assert offers("brigade", "run", "--kv-type", "") == {"f16", "q8", "f32"}
     assert offers("brigade", "keygen", "--po") == set()
     assert offers("brigade", "inspect", MODEL[:-3]) == {MODEL}
+    if shutil.which("fish"):
+        def fish(line):
+            said = output("fish", "--no-config", "-c", f"source {folder}/brigade.fish; complete -C '{line}'")
+            return {word.split("\t")[0] for word in said.splitlines()}
+        assert fish("brigade ser") == {"serve"} and fish("brigade serve --po") == {"--port"}
+        assert fish("brigade run --kv-type ") >= {"f16", "q8", "f32"}
+
+
+def test_manual_pages_are_whole():
+    """Each option that --help tells has its place in the page, and the pages are set without a complaint."""
+    commands = re.findall(r"^  (\w+) ", output(BRIGADE, "--help").split("Commands:")[1].split("\n\n")[0], re.M)
+    for name, wanted in (("brigade", set().union(*(flags_of(BRIGADE, c) for c in commands))), ("brigade-worker", flags_of(WORKER))):
+        path = os.path.join(SOURCE, "man", f"{name}.1")
+        text = re.sub(r"\\f[BIRP]", " ", open(path).read().replace("\\-", "-"))
+        lacking = {flag for flag in wanted - {"--help"} if not re.search(rf"(?<![\w-]){flag}(?![\w-])", text)}
+        assert not lacking, f"{path} lacks {', '.join(sorted(lacking))}; scripts/completions man PROGRAM writes the section"
+        for tool in (["mandoc", "-T", "lint", "-W", "warning"], ["groff", "-man", "-ww", "-z", "-Tutf8"]):
+            if shutil.which(tool[0]):
+                done = subprocess.run([*tool, path], capture_output=True, text=True)
+                assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
 
 
 # ---- Deployment files -----------------------------------------------------------------------------------------------
