@@ -17,7 +17,7 @@ uint64_t kv_cache_bytes(const struct model_shape *s, uint32_t first_block, uint3
 }
 
 int kv_cache_create(const struct model_shape *s, uint32_t first_block, uint32_t last_block, enum kv_type type,
-                    uint32_t pages, struct kv_cache *out, struct error *err)
+                    uint32_t pages, struct kv_cache *have, struct kv_cache *out, struct error *err)
 {
     struct kv_cache c = {
         .first_block = first_block, .blocks = last_block - first_block + 1, .pages = pages, .type = type};
@@ -27,6 +27,11 @@ int kv_cache_create(const struct model_shape *s, uint32_t first_block, uint32_t 
     for (uint32_t i = 0; i < c.blocks; i++) {
         struct kv_run *r = &c.run[i];
         size_t bytes;
+        if (have && have->run && have->run[first_block + i].base) {
+            *r = have->run[first_block + i];
+            have->run[first_block + i].base = NULL;
+            continue;
+        }
         r->shape = shape_kv(s, first_block + i, type);
         r->page_bytes = kv_page_bytes(&r->shape);
         if (__builtin_mul_overflow((size_t)pages, r->page_bytes, &bytes) || !(r->base = mem_map(bytes))) {
@@ -39,10 +44,17 @@ int kv_cache_create(const struct model_shape *s, uint32_t first_block, uint32_t 
     return 0;
 }
 
+void kv_cache_drop(struct kv_cache *c, uint32_t block)
+{
+    struct kv_run *r = &c->run[block - c->first_block];
+    mem_unmap(r->base, (size_t)c->pages * r->page_bytes);
+    r->base = NULL;
+}
+
 void kv_cache_free(struct kv_cache *c)
 {
     for (uint32_t i = 0; c->run && i < c->blocks; i++)
-        mem_unmap(c->run[i].base, (size_t)c->pages * c->run[i].page_bytes);
+        kv_cache_drop(c, c->first_block + i);
     mem_free(c->run);
     *c = (struct kv_cache){0};
 }

@@ -172,12 +172,12 @@ static bool page_holds(const struct page *p, uint32_t slot, uint64_t hash)
     return p->filled > slot && p->hash[slot] == hash;
 }
 
-/* The hash walk: pages below `first` must hold this sequence's hashes; *out is the hash after the span. Whole pages of
- * tokens that are known already are stepped over by their kept hash. */
+/* The hash walk: pages below `first` (of an update that says so, all pages) must hold this sequence's hashes; *out is the
+ * hash after the span. Whole pages of tokens that are known already are stepped over by their kept hash. */
 static int check_hashes(const struct sequence_table *t, const struct span_update *u, const struct entry *e,
                         uint64_t *out, struct error *err)
 {
-    uint32_t end = u->first + u->count, position = 0;
+    uint32_t end = u->first + u->count, position = 0, proven = u->held ? end : u->first;
     uint64_t hash = HASH_TOKENS_START;
     bool holds = true;
     for (; holds && position + KV_PAGE_TOKENS <= u->known; position += KV_PAGE_TOKENS) {
@@ -187,7 +187,7 @@ static int check_hashes(const struct sequence_table *t, const struct span_update
     for (; holds && position < end; position++) {
         uint32_t slot = position % KV_PAGE_TOKENS;
         hash = hash_token(hash, token_at(u, e, position));
-        if (position < u->first && (slot == KV_PAGE_TOKENS - 1 || position == u->first - 1))
+        if (position < proven && (slot == KV_PAGE_TOKENS - 1 || position == proven - 1))
             holds = page_holds(&t->pages[page_at(u, e, position / KV_PAGE_TOKENS)], slot, hash);
     }
     if (!holds)
@@ -260,7 +260,7 @@ int sequence_apply(struct sequence_table *t, const struct span_update *u, const 
     e->s.hash = hash;
     if (u->sampling)
         e->s.sampling = *u->sampling;
-    write_hashes(t, e, u->known, u->first);
+    write_hashes(t, e, u->known, u->held ? length : u->first);
     *out = &e->s;
     return 0;
 }
@@ -289,10 +289,15 @@ void sequence_release(struct sequence_table *t, uint32_t sequence)
     free_entry(e); /* its pages still stand for their tokens: another sequence may start on them */
 }
 
-void sequence_clear(struct sequence_table *t)
+void sequence_release_all(struct sequence_table *t)
 {
     while (t->count)
         free_entry(t->entries[--t->count]);
+}
+
+void sequence_clear(struct sequence_table *t)
+{
+    sequence_release_all(t);
     for (uint32_t i = 0; i < t->page_total; i++)
         t->pages[i].filled = 0;
 }
@@ -307,6 +312,14 @@ int sequence_page_copied(struct sequence_table *t, uint32_t src, uint32_t dst, u
         memcpy(t->pages[dst].hash, t->pages[src].hash, count * sizeof *t->pages[dst].hash);
     t->pages[dst].filled = count;
     return 0;
+}
+
+const uint64_t *sequence_page(const struct sequence_table *t, uint32_t page, uint32_t *filled)
+{
+    if (page >= t->page_total)
+        return NULL;
+    *filled = t->pages[page].filled;
+    return t->pages[page].hash;
 }
 
 const struct sequence *sequence_find(const struct sequence_table *t, uint32_t sequence)

@@ -7,6 +7,7 @@
 #ifndef BRIGADE_ENGINE_MODEL_SEQUENCE_H
 #define BRIGADE_ENGINE_MODEL_SEQUENCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -26,6 +27,7 @@ struct span_update {
     uint32_t page_count;
     uint64_t hash;             /* running hash after position first+count: must equal what the tokens give */
     const struct sampling *sampling; /* sets the sequence's sampling; NULL keeps it */
+    bool held;                 /* the pages must hold positions [first, first+count) already: none is written */
 };
 
 struct sequence {
@@ -50,9 +52,12 @@ int sequence_apply(struct sequence_table *t, const struct span_update *u, const 
 /* As if position `length` and above had never been: for speculation and cancelled chunks. */
 int sequence_truncate(struct sequence_table *t, uint32_t sequence, uint32_t length);
 void sequence_release(struct sequence_table *t, uint32_t sequence); /* unknown ids are ignored */
+void sequence_release_all(struct sequence_table *t); /* what pages stand for stays */
 void sequence_clear(struct sequence_table *t); /* all of them, and what pages stand for */
 /* Page dst now stands for the first `count` positions that src stands for (the stage copies the bytes). */
 int sequence_page_copied(struct sequence_table *t, uint32_t src, uint32_t dst, uint32_t count);
+/* The running hashes after each of a page's *filled positions; NULL for a page that is none of ours. */
+const uint64_t *sequence_page(const struct sequence_table *t, uint32_t page, uint32_t *filled);
 const struct sequence *sequence_find(const struct sequence_table *t, uint32_t sequence);
 uint32_t sequence_count(const struct sequence_table *t);
 

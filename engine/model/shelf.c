@@ -12,14 +12,22 @@ struct shelf {
     struct block_weights *block; /* of the whole model; those with `whole` lie here */
     struct embedding_weights embedding;
     struct head_weights head;
+    struct kv_cache kv;          /* of the whole model: runs without a base do not lie here */
 };
 
 int shelf_create(const struct model *m, struct shelf **out, struct error *err)
 {
     struct shelf *s = mem_zalloc(1, sizeof *s);
-    if (s)
+    if (s) {
         s->block = mem_zalloc(m->shape.blocks, sizeof *s->block);
-    if (!s || !s->block) {
+        s->kv.run = mem_zalloc(m->shape.blocks, sizeof *s->kv.run);
+        s->kv.blocks = m->shape.blocks;
+    }
+    if (!s || !s->block || !s->kv.run) {
+        if (s) {
+            mem_free(s->block);
+            mem_free(s->kv.run);
+        }
         mem_free(s);
         return error_set(err, ERR_NOMEM, "no memory for a shelf of %u blocks", m->shape.blocks);
     }
@@ -31,8 +39,10 @@ int shelf_create(const struct model *m, struct shelf **out, struct error *err)
 static void clear(struct shelf *s, uint32_t first_kept, uint32_t last_kept)
 {
     for (uint32_t b = 0; b < s->model->shape.blocks; b++)
-        if (b < first_kept || b > last_kept)
+        if (b < first_kept || b > last_kept) {
             weights_free_block(&s->block[b]);
+            kv_cache_drop(&s->kv, b);
+        }
     if (first_kept > 0)
         weights_free_embedding(&s->embedding);
     if (last_kept + 1 != s->model->shape.blocks)
@@ -46,7 +56,21 @@ void shelf_destroy(struct shelf *s)
     clear(s, UINT32_MAX, 0);
     weights_free_head(&s->head);
     mem_free(s->block);
+    mem_free(s->kv.run);
     mem_free(s);
+}
+
+void shelf_keep_kv(struct shelf *s, enum kv_type type, uint32_t pages)
+{
+    for (uint32_t b = 0; b < s->kv.blocks && (s->kv.type != type || s->kv.pages != pages); b++)
+        kv_cache_drop(&s->kv, b);
+    s->kv.type = type;
+    s->kv.pages = pages;
+}
+
+struct kv_cache *shelf_kv(struct shelf *s, enum kv_type type, uint32_t pages)
+{
+    return s && s->kv.type == type && s->kv.pages == pages ? &s->kv : NULL;
 }
 
 void shelf_keep_only(struct shelf *s, uint32_t first_block, uint32_t last_block)
@@ -64,6 +88,12 @@ uint32_t shelf_blocks(const struct shelf *s)
 
 void shelf_put(struct shelf *s, struct stage *stage)
 {
+    shelf_keep_kv(s, stage->options.kv, stage->options.kv_pages);
+    for (uint32_t i = 0; i < stage->kv.blocks; i++) {
+        kv_cache_drop(&s->kv, stage->kv.first_block + i);
+        s->kv.run[stage->kv.first_block + i] = stage->kv.run[i];
+        stage->kv.run[i].base = NULL;
+    }
     for (uint32_t b = stage->options.first_block; b <= stage->options.last_block; b++)
         if (stage->block[b - stage->options.first_block].whole) {
             weights_free_block(&s->block[b]);

@@ -174,7 +174,8 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
             error_set(err, ERR_NOMEM, "no memory for the weights of %u blocks", o->last_block - o->first_block + 1);
         goto fail;
     }
-    if ((failed = kv_cache_create(&m->shape, o->first_block, o->last_block, o->kv, o->kv_pages, &s->kv, err)) < 0 ||
+    if ((failed = kv_cache_create(&m->shape, o->first_block, o->last_block, o->kv, o->kv_pages,
+                                  shelf_kv(o->shelf, o->kv, o->kv_pages), &s->kv, err)) < 0 ||
         (failed = forward_create(&m->shape, o->first_block, o->last_block, o->max_tokens, o->max_context, s->has_head,
                                  o->pool, &s->forward, err)) < 0)
         goto fail;
@@ -255,8 +256,13 @@ static int check_span(const struct stage *s, uint32_t i, const struct batch_span
     return 0;
 }
 
-static int check_batch(const struct stage *s, const struct batch_span *spans, uint32_t span_count, const float *in,
-                       const float *out, const struct span_result *results, struct error *err)
+/* Part of a stage's work: blocks [first, end). */
+struct range {
+    uint32_t first, end;
+};
+
+static int check_batch(const struct stage *s, struct range r, const struct batch_span *spans, uint32_t span_count,
+                       const float *in, const float *out, const struct span_result *results, struct error *err)
 {
     uint64_t total = 0;
     uint32_t logits = 0;
@@ -272,9 +278,9 @@ static int check_batch(const struct stage *s, const struct batch_span *spans, ui
                          (unsigned long long)total, s->options.max_tokens);
     if (logits > HEAD_ROWS)
         return error_set(err, ERR_BOUND, "%u spans want their logits at once; at most %u can", logits, HEAD_ROWS);
-    if ((!s->has_embedding && !in) || (s->has_head ? !results : !out))
-        return error_set(err, ERR_INTERNAL, "a stage was called without its %s",
-                         !s->has_embedding && !in ? "input" : "output");
+    bool wants_in = r.first > 0, whole = r.end == s->options.last_block + 1;
+    if ((wants_in && !in) || (whole && (s->has_head ? !results : !out)))
+        return error_set(err, ERR_INTERNAL, "a stage was called without its %s", wants_in && !in ? "input" : "output");
     return 0;
 }
 
@@ -373,12 +379,13 @@ static int finish(struct stage *s, const struct batch_span *spans, uint32_t coun
     return 0;
 }
 
-int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span_count, const float *in, float *out,
-                  struct span_result *results, struct error *err)
+static int run(struct stage *s, struct range r, const struct batch_span *spans, uint32_t span_count, const float *in,
+               float *out, struct span_result *results, struct error *err)
 {
     struct forward *f = &s->forward;
     const struct model_shape *shape = &s->model->shape;
-    int failed = check_batch(s, spans, span_count, in, out, results, err);
+    bool ends = s->has_head && r.end == s->options.last_block + 1;
+    int failed = check_batch(s, r, spans, span_count, in, out, results, err);
     if (failed)
         return failed;
 
@@ -390,27 +397,45 @@ int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span
             f->pages[f->n] = spans[i].pages;
         }
     forward_rotations(f, s->ropes);
-    if (s->has_embedding)
+    if (r.first == 0)
         embed(f, &s->embedding);
     else
         memcpy(f->x, in, (size_t)f->n * shape->width * sizeof *f->x);
 
     uint32_t count = 0, logit_rows = 0, n = f->n;
-    if (s->has_head) {
+    if (ends) {
         memset(results, 0, span_count * sizeof *results);
         memset(f->scores, 0, n * sizeof *f->scores);
         count = list_outputs(f, spans, span_count, &logit_rows);
         for (uint32_t i = 0, at = 0; i < span_count; at += spans[i++].count)
             results[i].scores = spans[i].want == WANT_SCORES ? f->scores + at : NULL;
     }
-    for (uint32_t b = s->options.first_block; b <= s->options.last_block; b++) {
-        bool last = s->has_head && b == s->options.last_block && count < n;
+    for (uint32_t b = r.first; b < r.end; b++) {
+        bool last = ends && b == s->options.last_block && count < n;
         block_forward(f, &s->block[b - s->options.first_block], b, &s->kv, last ? f->kept : NULL, count);
     }
-    if (s->has_head)
+    if (ends)
         return finish(s, spans, count, logit_rows, results, err);
-    memcpy(out, f->x, (size_t)n * shape->width * sizeof *out);
+    if (out)
+        memcpy(out, f->x, (size_t)n * shape->width * sizeof *out);
     return 0;
+}
+
+int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span_count, const float *in, float *out,
+                  struct span_result *results, struct error *err)
+{
+    return run(s, (struct range){s->options.first_block, s->options.last_block + 1}, spans, span_count, in, out, results,
+               err);
+}
+
+int stage_forward_blocks(struct stage *s, uint32_t first_block, uint32_t end_block, const struct batch_span *spans,
+                         uint32_t span_count, const float *in, float *out, struct span_result *results,
+                         struct error *err)
+{
+    if (first_block < s->options.first_block || first_block >= end_block || end_block > s->options.last_block + 1)
+        return error_set(err, ERR_USAGE, "blocks %u to %u are no part of a stage of blocks %u to %u", first_block,
+                         end_block, s->options.first_block, s->options.last_block);
+    return run(s, (struct range){first_block, end_block}, spans, span_count, in, out, results, err);
 }
 
 int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count)

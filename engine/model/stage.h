@@ -83,6 +83,12 @@ struct span_result {
 int stage_forward(struct stage *s, const struct batch_span *spans, uint32_t span_count, const float *in, float *out,
                   struct span_result *results, struct error *err);
 
+/* The same through blocks [first_block, end_block) of the stage only: `in` is the input of first_block (ignored for block
+ * 0), `out` (may be NULL unless the stage's last block is among them and has no head) what leaves the last one. */
+int stage_forward_blocks(struct stage *s, uint32_t first_block, uint32_t end_block, const struct batch_span *spans,
+                         uint32_t span_count, const float *in, float *out, struct span_result *results,
+                         struct error *err);
+
 /* Copies the first `count` positions of page src to page dst, in all blocks of the stage. */
 int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count);
 
