@@ -7,13 +7,28 @@
 #include "base/error.h"
 #include "engine/model/sequence.h"
 #include "engine/model/stage.h"
+#include "execution/held_pages.h"
 #include "proto/frame.h"
 
-/* Releases, page copies (in all `stage_count` stages), then every span's update of the sequence table. spans[] (room for
- * w->span_count) is what stage_forward shall compute; it points into the table. ERR_ORDER and others as sequence_apply:
- * the spans before the offending one stay applied, and the micro-batch must not be computed. */
-int micro_batch_apply(const struct frame_work *w, struct sequence_table *table, struct stage *const *stages,
-                      uint32_t stage_count, struct batch_span *spans, struct error *err);
+/* Where a micro-batch is applied: the table of sequences, what the stage's blocks hold of its pages (NULL: all of it
+ * always), and the stages over them. */
+struct batch_place {
+    struct sequence_table *table;
+    struct held_pages *held;
+    struct stage *const *stages;
+    uint32_t stage_count;
+    uint32_t first_block, last_block;  /* of the one stage; with `held` only */
+    const struct frame_share *share;   /* its part where only gaps are filled; NULL: all its blocks compute */
+};
+
+/* Releases, page copies (in all stages), then every span's update of the sequence table. spans[] (room for w->span_count)
+ * is what stage_forward shall compute; it points into the table. ERR_ORDER and others as sequence_apply, or when blocks
+ * that compute nothing lack a page: the spans before the offending one stay applied, and the micro-batch must not be
+ * computed. */
+int micro_batch_apply(const struct frame_work *w, const struct batch_place *place, struct batch_span *spans,
+                      struct error *err);
+/* It was applied, but not computed: nobody holds what it would have written. */
+void micro_batch_failed(const struct frame_work *w, const struct batch_place *place);
 
 /* Describes the last stage's results[] in out[] (room for w->span_count); pointers go into the stage's buffers. */
 void micro_batch_results(const struct frame_work *w, const struct span_result *results, uint32_t vocabulary,

@@ -76,7 +76,7 @@ static int perform(struct rehearsal *r, struct pool *pool, uint32_t width, doubl
     int rc = frame_decode_data(parts, 3, &f, NULL);
     if (rc)
         return rc;
-    rc = micro_batch_apply(&f.work, r->table, NULL, 0, &span, NULL);
+    rc = micro_batch_apply(&f.work, &(struct batch_place){.table = r->table}, &span, NULL);
     pool_for(pool, (size_t)pool_threads(pool), 1, nothing, NULL);
     buffer_clear(&r->onward_header);
     buffer_clear(&r->onward_tokens);

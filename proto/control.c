@@ -3,7 +3,7 @@
 
 #include "base/memory.h"
 #include "brigade.pb-c.h"
-#include "proto/wire.h"
+#include "proto/control_held.h"
 
 static const char *const kind_names[CONTROL_KINDS] = {
     "hello",  "welcome", "probe",  "profile",   "probe link",      "link measured", "allow", "load", "progress",
@@ -26,6 +26,11 @@ void control_free(struct control_message *m)
         mem_free(m->u.allow.keys);
         m->u.allow.keys = NULL;
         m->u.allow.count = 0;
+    } else if (m->kind == CONTROL_LOADED) {
+        mem_free(m->u.loaded.held);
+        mem_free(m->u.loaded.kept);
+        m->u.loaded.held = m->u.loaded.kept = NULL;
+        m->u.loaded.held_count = m->u.loaded.kept_count = 0;
     }
 }
 
@@ -99,6 +104,7 @@ static void encode_load(const struct control_message *m, Brigade__Load *b, Briga
     b->coordinator_key = (char *)m->u.load.coordinator_key;
     b->codec = m->u.load.codec;
     b->inexact = m->u.load.inexact;
+    b->keep_bytes = m->u.load.keep_bytes;
     if (!m->u.load.has_next)
         return;
     brigade__neighbour__init(next);
@@ -305,6 +311,11 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.loaded.buffers_bytes = m->u.loaded.buffers_bytes;
         b.loaded.total_bytes = m->u.loaded.total_bytes;
         b.loaded.read_bytes = m->u.loaded.read_bytes;
+        b.loaded.n_held = m->u.loaded.held_count;
+        b.loaded.n_kept = m->u.loaded.kept_count;
+        rc = held_encode(&a, m->u.loaded.held, m->u.loaded.held_count, &b.loaded.held, err);
+        if (!rc)
+            rc = held_encode(&a, m->u.loaded.kept, m->u.loaded.kept_count, &b.loaded.kept, err);
         break;
     case CONTROL_UNLOAD:
         brigade__unload__init(&b.unload);

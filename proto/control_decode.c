@@ -5,9 +5,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "brigade.pb-c.h"
+#include "proto/control_held.h"
 #include "proto/keys.h"
-#include "proto/wire.h"
 
 #define TEXT(out, in, what, err) wire_text((out), sizeof(out), (in), (what), (err))
 
@@ -155,6 +154,7 @@ static int decode_load(const Brigade__Load *b, struct control_message *m, struct
     m->u.load.max_sequences = b->max_sequences;
     m->u.load.codec = b->codec;
     m->u.load.inexact = b->inexact;
+    m->u.load.keep_bytes = b->keep_bytes;
     return 0;
 }
 
@@ -277,7 +277,12 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->u.loaded.buffers_bytes = c->loaded->buffers_bytes;
         m->u.loaded.total_bytes = c->loaded->total_bytes;
         m->u.loaded.read_bytes = c->loaded->read_bytes;
-        return 0;
+        m->u.loaded.held_count = (uint32_t)c->loaded->n_held;
+        m->u.loaded.kept_count = (uint32_t)c->loaded->n_kept;
+        if ((rc = held_decode(c->loaded->held, c->loaded->n_held, &m->u.loaded.held, err)) ||
+            (rc = held_decode(c->loaded->kept, c->loaded->n_kept, &m->u.loaded.kept, err)))
+            control_free(m);
+        return rc;
     case BRIGADE__CONTROL__BODY_UNLOAD:
         m->kind = CONTROL_UNLOAD;
         return 0;

@@ -14,7 +14,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 
-#define PROTOCOL_VERSION 1u
+#define PROTOCOL_VERSION 2u
 
 /* Bounds: over one of them a frame is refused (ERR_BOUND). */
 #define FRAME_SPANS_MAX 256u
@@ -25,6 +25,8 @@
 #define FRAME_RELEASE_MAX 4096u
 #define FRAME_COPIES_MAX 4096u
 #define FRAME_STAGES_MAX 256u
+#define FRAME_HELD_MAX 1024u              /* runs of blocks that a stage says it holds pages of */
+#define FRAME_HELD_PAGES_MAX (1u << 18)   /* and all their pages */
 #define FRAME_BIAS_MAX 300u
 #define FRAME_TOP_MAX 20u
 #define FRAME_HEADER_BYTES_MAX (4u << 20)
@@ -64,6 +66,12 @@ struct frame_page_copy {
     uint32_t from, to, count;
 };
 
+/* A stage's part of a micro-batch that fills gaps (brigade.proto). */
+struct frame_share {
+    uint32_t first_block, end_block;
+    bool kept, send;
+};
+
 struct frame_trace {
     uint32_t stage;
     uint64_t received_us, started_us, finished_us, sent_us;
@@ -71,12 +79,14 @@ struct frame_trace {
 
 struct frame_work {
     uint64_t epoch, microbatch;
-    uint32_t span_count, release_count, copy_count, trace_count;
+    uint32_t span_count, release_count, copy_count, trace_count, share_count;
     struct frame_span *spans;
     uint32_t *release;
     struct frame_page_copy *copies;
     struct frame_trace *trace;
+    struct frame_share *shares; /* one a stage; share_count 0: all compute all */
     bool want_trace;
+    bool filled;               /* no gaps are filled from now on: stages may give up what they promised to keep */
     enum frame_codec codec;
     uint32_t width;            /* values a token; 0 while there are no activations */
     uint32_t tokens;           /* Σ count: rows of the activations */
@@ -163,6 +173,13 @@ struct control_neighbour {
     char name[128], endpoint[256], public_key[FRAME_KEY_TEXT];
 };
 
+/* Whole KV pages of blocks first to last, and the running token hash after each. */
+struct control_held {
+    uint32_t first_block, last_block, page_count;
+    uint32_t *pages;
+    uint64_t *hashes;
+};
+
 #define FRAME_KIND_HEAD UINT32_MAX /* a cell's kind: final norm, head and sampler */
 
 struct control_cell {
@@ -184,7 +201,7 @@ struct control_report {
     char zone[32], governor[24], interface[16], energy_source[64];
 };
 
-/* One message. Strings are terminated and bounded; arrays (cells, keys) belong to the message: control_free. */
+/* One message. Strings are terminated and bounded; arrays (cells, keys, held pages) belong to the message: control_free. */
 struct control_message {
     enum control_kind kind;
     uint64_t epoch, request;
@@ -230,6 +247,7 @@ struct control_message {
             uint32_t stage, stages, first_block, last_block, kv_type, kv_pages;
             uint32_t max_tokens, max_context, max_sequences, codec;
             bool has_next, inexact;
+            uint64_t keep_bytes;
             struct control_neighbour next;
             char previous_key[FRAME_KEY_TEXT], coordinator_key[FRAME_KEY_TEXT];
         } load;
@@ -239,6 +257,8 @@ struct control_message {
         } progress;
         struct {
             uint64_t weights_bytes, embedding_bytes, head_bytes, kv_bytes, buffers_bytes, total_bytes, read_bytes;
+            uint32_t held_count, kept_count;
+            struct control_held *held, *kept; /* each one allocation */
         } loaded;
         struct {
             uint64_t sequence, sent_us;
@@ -264,6 +284,10 @@ struct control_message {
         struct control_report report;
     } u;
 };
+
+/* Memory for a list of held pages: `entries` of them, with room for `pages` pages in all, to which the first one points.
+ * The caller's: mem_free. NULL when there is none. */
+struct control_held *control_held_room(uint32_t entries, uint32_t pages);
 
 int control_encode(const struct control_message *m, struct buffer *out, struct error *err);
 int control_decode(const void *bytes, size_t size, struct control_message *out, struct error *err);

@@ -52,13 +52,31 @@ static int check_span(const struct frame_work *w, uint32_t i, struct error *err)
     return s->sampling ? check_sampling(s->sampling, s->sequence, err) : 0;
 }
 
+/* Where only gaps are filled, nothing comes out at the end. */
+static int check_shares(const struct frame_work *w, struct error *err)
+{
+    for (uint32_t i = 0; i < w->share_count; i++) {
+        const struct frame_share *s = &w->shares[i];
+        bool empty = s->first_block == s->end_block;
+        if (s->first_block > s->end_block || (empty && s->kept != s->send))
+            return error_set(err, ERR_FORMAT, "data frame: stage %u shall compute blocks %u up to %u", i, s->first_block,
+                             s->end_block);
+    }
+    for (uint32_t i = 0; w->share_count && i < w->span_count; i++)
+        if (w->spans[i].want)
+            return error_set(err, ERR_FORMAT, "data frame: sequence %u: wants a result where only gaps are filled",
+                             w->spans[i].sequence);
+    return 0;
+}
+
 int frame_check_work(const struct frame_work *w, struct work_sums *sums, struct error *err)
 {
     int rc;
     if ((rc = check_count(w->span_count, FRAME_SPANS_MAX, "spans", err)) ||
         (rc = check_count(w->release_count, FRAME_RELEASE_MAX, "released sequences", err)) ||
         (rc = check_count(w->copy_count, FRAME_COPIES_MAX, "page copies", err)) ||
-        (rc = check_count(w->trace_count, FRAME_STAGES_MAX, "traces", err)))
+        (rc = check_count(w->trace_count, FRAME_STAGES_MAX, "traces", err)) ||
+        (rc = check_count(w->share_count, FRAME_STAGES_MAX, "shares", err)) || (rc = check_shares(w, err)))
         return rc;
     uint64_t tokens = 0, listed = 0, pages = 0;
     for (uint32_t i = 0; i < w->span_count; i++) {

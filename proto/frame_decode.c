@@ -94,6 +94,7 @@ static void copy_work(struct wire_carver *c, const Brigade__Work *m, struct fram
     uint32_t *release = wire_carve(c, m->n_release, sizeof *release);
     struct frame_page_copy *copies = wire_carve(c, m->n_copies, sizeof *copies);
     struct frame_trace *trace = copy_trace(c, m->trace, m->n_trace);
+    struct frame_share *shares = wire_carve(c, m->n_shares, sizeof *shares);
     for (size_t i = 0; i < m->n_spans; i++)
         copy_span(c, m->spans[i], spans ? &spans[i] : NULL);
     if (!c->base)
@@ -102,6 +103,11 @@ static void copy_work(struct wire_carver *c, const Brigade__Work *m, struct fram
         memcpy(release, m->release, m->n_release * sizeof *release);
     for (size_t i = 0; i < m->n_copies; i++)
         copies[i] = (struct frame_page_copy){m->copies[i]->from, m->copies[i]->to, m->copies[i]->count};
+    for (size_t i = 0; i < m->n_shares; i++)
+        shares[i] = (struct frame_share){m->shares[i]->first_block, m->shares[i]->end_block, m->shares[i]->kept,
+                                         m->shares[i]->send};
+    w->share_count = (uint32_t)m->n_shares;
+    w->shares = shares;
     w->span_count = (uint32_t)m->n_spans;
     w->release_count = (uint32_t)m->n_release;
     w->copy_count = (uint32_t)m->n_copies;
@@ -111,6 +117,7 @@ static void copy_work(struct wire_carver *c, const Brigade__Work *m, struct fram
     w->copies = copies;
     w->trace = trace;
     w->want_trace = m->want_trace;
+    w->filled = m->filled;
     w->codec = (enum frame_codec)m->codec;
     w->width = m->width;
 }
@@ -130,6 +137,7 @@ static int bound_work(const Brigade__Work *m, struct error *err)
     if ((rc = bound(m->n_spans, FRAME_SPANS_MAX, "spans", err)) ||
         (rc = bound(m->n_release, FRAME_RELEASE_MAX, "released sequences", err)) ||
         (rc = bound(m->n_copies, FRAME_COPIES_MAX, "page copies", err)) ||
+        (rc = bound(m->n_shares, FRAME_STAGES_MAX, "shares", err)) ||
         (rc = bound(m->n_trace, FRAME_STAGES_MAX, "traces", err)))
         return rc;
     for (size_t i = 0; i < m->n_spans; i++) {

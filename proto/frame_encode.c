@@ -100,6 +100,19 @@ static int encode_copies(struct wire_arena *a, const struct frame_work *w, Briga
     return out->copies ? 0 : ERR_NOMEM;
 }
 
+static Brigade__Share **encode_shares(struct wire_arena *a, const struct frame_work *w)
+{
+    Brigade__Share **list = (Brigade__Share **)message_list(a, w->share_count, sizeof **list);
+    for (uint32_t i = 0; list && i < w->share_count; i++) {
+        brigade__share__init(list[i]);
+        list[i]->first_block = w->shares[i].first_block;
+        list[i]->end_block = w->shares[i].end_block;
+        list[i]->kept = w->shares[i].kept;
+        list[i]->send = w->shares[i].send;
+    }
+    return list;
+}
+
 static Brigade__DataHeader header_of(uint64_t epoch, uint64_t microbatch)
 {
     Brigade__DataHeader h = BRIGADE__DATA_HEADER__INIT;
@@ -131,9 +144,12 @@ int frame_encode_work(const struct frame_work *w, struct buffer *header, struct 
     m.token_bytes = sums.token_bytes;
     m.activation_bytes = sums.activation_bytes;
     m.want_trace = w->want_trace;
+    m.filled = w->filled;
     m.n_trace = w->trace_count;
     m.trace = encode_trace(&a, w->trace, w->trace_count);
-    if (encode_spans(&a, w, &m) || encode_copies(&a, w, &m) || !m.trace) {
+    m.n_shares = w->share_count;
+    m.shares = encode_shares(&a, w);
+    if (encode_spans(&a, w, &m) || encode_copies(&a, w, &m) || !m.trace || !m.shares) {
         rc = no_memory(&a, err);
         goto done;
     }

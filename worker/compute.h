@@ -7,6 +7,8 @@
 #include "engine/model/sequence.h"
 #include "engine/model/shelf.h"
 #include "engine/model/stage.h"
+#include "execution/held_pages.h"
+#include "execution/kept_rows.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -16,8 +18,11 @@ struct holding {
     struct model *model;             /* NULL: nothing is loaded */
     struct stage *stage;
     struct shelf *shelf;             /* weights of an ended or half loaded stage of this model, or NULL */
-    struct sequence_table *table;
-    uint32_t max_sequences;
+    struct sequence_table *table;    /* this and the next two outlive epochs */
+    struct held_pages *held;
+    struct kept_rows *rows;          /* NULL: none are kept */
+    uint32_t max_sequences, max_context, kv_pages;
+    enum kv_type kv;
     struct stage_memory memory;
     float *in, *out;                 /* max_tokens·width; out is NULL on the last stage */
     size_t activation_bytes;

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/notify.h"
 #include "base/units.h"
+#include "proto/activation.h"
 #include "worker/compute.h"
 #include "worker/slices.h"
 
@@ -30,21 +31,34 @@ static void vitals_loaded(struct compute *c, const struct control_loaded_stage *
     notify_send(status);
 }
 
-/* All but the model and what lies on the shelf. */
+/* All but the model, what lies on the shelf, and what is known of its pages. */
 static void holding_end_stage(struct holding *h)
 {
-    sequence_table_destroy(h->table);
     stage_destroy(h->stage);
     if (h->in)
         mem_unmap(h->in, h->activation_bytes);
     if (h->out)
         mem_unmap(h->out, h->activation_bytes);
-    *h = (struct holding){.model = h->model, .shelf = h->shelf};
+    h->stage = NULL;
+    h->in = h->out = NULL;
+    h->activation_bytes = 0;
+}
+
+/* Nothing is known of any page. */
+static void forget_pages(struct holding *h)
+{
+    sequence_table_destroy(h->table);
+    held_pages_destroy(h->held);
+    kept_rows_destroy(h->rows);
+    h->table = NULL;
+    h->held = NULL;
+    h->rows = NULL;
 }
 
 static void holding_free(struct holding *h)
 {
     holding_end_stage(h);
+    forget_pages(h);
     shelf_destroy(h->shelf);
     model_close(h->model);
     *h = (struct holding){0};
@@ -261,8 +275,50 @@ static int clear_for(struct holding *h, struct model *m, const struct stage_opti
         h->stage = NULL;
     }
     holding_end_stage(h);
-    if (!rc)
-        shelf_keep_only(h->shelf, o->first_block, o->last_block);
+    if (rc)
+        return rc;
+    shelf_keep_only(h->shelf, o->first_block, o->last_block);
+    shelf_keep_kv(h->shelf, o->kv, o->kv_pages);
+    return 0;
+}
+
+/* What is known of pages and rows goes on being true as far as the cache is the same; sequences are told anew. */
+static int keep_pages(struct holding *h, const struct control_message *load, struct error *err)
+{
+    const struct stage_options *o = stage_options(h->stage);
+    const struct model_info *info = model_info(h->model);
+    if (h->table && (h->kv != o->kv || h->kv_pages != o->kv_pages || h->max_context != o->max_context ||
+                     h->max_sequences != load->u.load.max_sequences))
+        forget_pages(h);
+    h->kv = o->kv;
+    h->kv_pages = o->kv_pages;
+    h->max_context = o->max_context;
+    h->max_sequences = load->u.load.max_sequences;
+    int rc = h->table ? 0 : sequence_table_create(h->max_sequences, o->max_context, o->kv_pages, info->vocabulary,
+                                                  &h->table, err);
+    if (!rc && !h->held)
+        rc = held_pages_create(info->blocks, o->kv_pages, &h->held, err);
+    if (rc)
+        return rc;
+    sequence_release_all(h->table);
+    held_pages_stage(h->held, o->first_block, o->last_block);
+    return 0;
+}
+
+/* Rows live in what the stage leaves of the admitted memory. */
+static int keep_rows(struct compute *c, const struct control_message *load, struct error *err)
+{
+    struct holding *h = &c->holding;
+    size_t row_bytes = activation_bytes((enum frame_codec)load->u.load.codec, 1, model_info(h->model)->width);
+    uint64_t left = c->w->admitted_bytes > h->memory.total ? c->w->admitted_bytes - h->memory.total : 0,
+             bytes = load->u.load.keep_bytes < left ? load->u.load.keep_bytes : left;
+    if (h->rows && (!bytes || kept_rows_row_bytes(h->rows) != row_bytes || c->codec != load->u.load.codec)) {
+        kept_rows_destroy(h->rows);
+        h->rows = NULL;
+    }
+    int rc = bytes && !h->rows ? kept_rows_create(h->kv_pages, row_bytes, &h->rows, err) : 0;
+    if (!rc && h->rows)
+        kept_rows_begin(h->rows, load->u.load.has_next ? load->u.load.last_block + 1 : 0, bytes);
     return rc;
 }
 
@@ -312,12 +368,21 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, uint
             return error_set(err, ERR_NOMEM, "no memory for activations of %zu bytes", h->activation_bytes);
         stage_memory_used(h->stage, &h->memory);
     }
-    sequence_table_destroy(h->table);
-    h->table = NULL;
-    h->max_sequences = load->u.load.max_sequences;
     snprintf(h->name, sizeof h->name, "%s", load->u.load.model);
-    return sequence_table_create(h->max_sequences, o.max_context, o.kv_pages, model_info(h->model)->vocabulary,
-                                 &h->table, err);
+    rc = keep_pages(h, load, err);
+    return rc ? rc : keep_rows(c, load, err);
+}
+
+/* What need not be computed again. Without memory to say so, all of it is. */
+static void tell_held(const struct holding *h, struct control_message *m)
+{
+    uint32_t room = FRAME_HELD_PAGES_MAX;
+    int count = held_pages_list(h->held, h->table, room, &m->u.loaded.held);
+    m->u.loaded.held_count = count > 0 ? (uint32_t)count : 0;
+    for (int i = 0; i < count; i++)
+        room -= m->u.loaded.held[i].page_count;
+    count = h->rows ? kept_rows_list(h->rows, room, &m->u.loaded.kept) : 0;
+    m->u.loaded.kept_count = count > 0 ? (uint32_t)count : 0;
 }
 
 static void announce(struct compute *c, const struct mail *job, uint64_t read)
@@ -332,6 +397,7 @@ static void announce(struct compute *c, const struct mail *job, uint64_t read)
     m.u.loaded.buffers_bytes = h->memory.buffers;
     m.u.loaded.total_bytes = h->memory.total;
     m.u.loaded.read_bytes = read;
+    tell_held(h, &m);
     struct control_loaded_stage loaded = {
         .fingerprint = model_info(h->model)->fingerprint,
         .first_block = o->first_block,

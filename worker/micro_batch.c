@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "execution/batch_rows.h"
 #include "execution/micro_batch.h"
 #include "execution/throttle.h"
 #include "proto/activation.h"
@@ -37,48 +38,94 @@ static int encode_result(struct compute *c, const struct frame_work *w, uint32_t
     return 0;
 }
 
-static int encode_work(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
+/* The rows that once went into a block, encoded as they were. */
+static int gather(struct compute *c, const struct frame_work *w, uint32_t block, void *rows, struct error *err)
+{
+    return batch_rows_gather(c->holding.rows, c->holding.table, c->spans, w->span_count, block, rows, err);
+}
+
+static int encode_work(struct compute *c, const struct frame_work *w, const struct frame_share *share,
+                       uint32_t trace_count, struct error *err)
 {
     struct frame_work onward = *w;
     struct outbox *o = &c->outbox;
+    bool sends = w->tokens && (!share || share->send), again = share && share->first_block == share->end_block,
+         has_rows = sends || (share && !again && share->end_block == stage_options(c->holding.stage)->last_block + 1);
+    size_t bytes = has_rows ? activation_bytes(c->codec, w->tokens, c->session.width) : 0;
     onward.trace = c->trace;
     onward.trace_count = trace_count;
-    onward.codec = w->tokens ? c->codec : CODEC_NONE;
-    onward.width = w->tokens ? c->session.width : 0;
-    onward.activation_bytes = activation_bytes(onward.codec, w->tokens, onward.width);
+    onward.codec = sends ? c->codec : CODEC_NONE;
+    onward.width = sends ? c->session.width : 0;
+    onward.activation_bytes = sends ? bytes : 0;
     int rc = frame_encode_work(&onward, &o->part[0], &o->part[1], err);
     if (rc)
         return rc;
     o->parts = 2;
-    if (onward.activation_bytes) {
-        char *at = buffer_reserve(&o->part[2], onward.activation_bytes);
+    if (has_rows) {
+        char *at = buffer_reserve(&o->part[2], bytes);
         if (!at)
-            return error_set(err, o->part[2].failed, "no memory for %zu bytes of activations", onward.activation_bytes);
-        activation_encode(onward.codec, c->holding.out, w->tokens, onward.width, at);
+            return error_set(err, o->part[2].failed, "no memory for %zu bytes of activations", bytes);
+        if (again) {
+            if ((rc = gather(c, w, share->end_block, at, err)))
+                return rc;
+        } else {
+            activation_encode(c->codec, c->holding.out, w->tokens, c->session.width, at);
+            batch_rows_keep(c->holding.rows, c->holding.table, c->spans, w->span_count,
+                            stage_options(c->holding.stage)->last_block + 1, at);
+        }
         o->part[2].size = onward.activation_bytes;
-        o->parts = 3;
+        o->parts = sends ? 3 : 2;
     }
     o->to_next = o->full = true;
     return 0;
 }
 
-static int run(struct compute *c, const struct frame_work *w, const struct link_message *m, int64_t received_us,
-               struct error *err)
+/* All blocks, or this stage's share of them where only gaps are filled. */
+static int compute_blocks(struct compute *c, const struct frame_work *w, const struct frame_share *share,
+                          const struct link_message *m, struct error *err)
 {
     struct holding *h = &c->holding;
-    struct frame_trace *trace = c->trace;
+    float *out = session_is_last(&c->session) ? NULL : h->out;
     const float *in = h->in;
-    bool last = session_is_last(&c->session);
+    if (share && share->kept) {
+        size_t bytes = activation_bytes(c->codec, w->tokens, c->session.width);
+        char *rows = buffer_reserve(&c->outbox.part[2], bytes);
+        if (!rows)
+            return error_set(err, c->outbox.part[2].failed, "no memory for %zu bytes of activations", bytes);
+        int rc = gather(c, w, share->first_block, rows, err);
+        if (rc)
+            return rc;
+        activation_decode(c->codec, rows, w->tokens, c->session.width, h->in);
+    } else if (w->codec == CODEC_F32) {
+        in = m->parts[2].data; /* as they lie */
+    } else if (w->codec != CODEC_NONE) {
+        activation_decode(w->codec, m->parts[2].data, w->tokens, w->width, h->in);
+    }
+    if (!share)
+        return stage_forward(h->stage, c->spans, w->span_count, in, out, c->results, err);
+    return stage_forward_blocks(h->stage, share->first_block, share->end_block, c->spans, w->span_count, in, out,
+                                c->results, err);
+}
+
+static int run(struct compute *c, const struct frame_work *w, const struct batch_place *place,
+               const struct link_message *m, int64_t received_us, struct error *err)
+{
+    struct frame_trace *trace = c->trace;
+    const struct frame_share *share = place->share;
+    bool last = session_is_last(&c->session),
+         computes = w->tokens && (!share || share->first_block < share->end_block);
     int64_t started_ns = clock_ns();
-    int rc = micro_batch_apply(w, h->table, &h->stage, 1, c->spans, err);
+    if (w->filled && c->holding.rows)
+        kept_rows_free(c->holding.rows);
+    int rc = micro_batch_apply(w, place, c->spans, err);
+    for (int i = 0; i < 3; i++)
+        buffer_clear(&c->outbox.part[i]);
     if (rc)
         return rc;
-    if (w->codec == CODEC_F32)
-        in = m->parts[2].data; /* as they lie */
-    else if (w->codec != CODEC_NONE)
-        activation_decode(w->codec, m->parts[2].data, w->tokens, w->width, h->in);
-    if (w->tokens && (rc = stage_forward(h->stage, c->spans, w->span_count, in, last ? NULL : h->out, c->results, err)))
+    if (computes && (rc = compute_blocks(c, w, share, m, err))) {
+        micro_batch_failed(w, place);
         return rc;
+    }
     throttle_wait(c->w->slowdown, started_ns);
 
     uint32_t traces = 0;
@@ -93,19 +140,28 @@ static int run(struct compute *c, const struct frame_work *w, const struct link_
     }
     atomic_fetch_add(&c->w->vitals.busy_us, (uint64_t)(finished_us - started_ns / 1000));
     atomic_fetch_add(&c->w->vitals.microbatches, 1);
-    atomic_fetch_add(&c->w->vitals.tokens, w->tokens);
-    for (int i = 0; i < 3; i++)
-        buffer_clear(&c->outbox.part[i]);
+    atomic_fetch_add(&c->w->vitals.tokens, computes ? w->tokens : 0);
     if (traces)
         trace[traces - 1].sent_us = (uint64_t)clock_us();
-    return last ? encode_result(c, w, traces, err) : encode_work(c, w, traces, err);
+    return last ? encode_result(c, w, traces, err) : encode_work(c, w, share, traces, err);
 }
 
 void compute_micro_batch(struct compute *c, const struct data_frame *f, const struct link_message *m,
                          int64_t received_us)
 {
+    struct holding *h = &c->holding;
+    const struct stage_options *o = stage_options(h->stage);
+    struct batch_place place = {
+        .table = h->table,
+        .held = h->held,
+        .stages = &h->stage,
+        .stage_count = 1,
+        .first_block = o->first_block,
+        .last_block = o->last_block,
+        .share = f->work.share_count ? &f->work.shares[c->session.stage] : NULL,
+    };
     struct error err = {0};
-    if (run(c, &f->work, m, received_us, &err)) {
+    if (run(c, &f->work, &place, m, received_us, &err)) {
         compute_fail(c, &f->work, &err);
         return;
     }

@@ -66,7 +66,11 @@ static enum session_verdict receive_work(struct session *s, const struct link_pe
     }
     s->any = true;
     s->newest = f->microbatch;
-    bool wants_activations = s->stage && w->tokens;
+    if (w->share_count && w->share_count != s->stages) {
+        error_set(why, ERR_FORMAT, "shares for %u stages; there are %u", w->share_count, s->stages);
+        return SESSION_FAIL;
+    }
+    bool wants_activations = s->stage && w->tokens && (!w->share_count || w->shares[s->stage - 1].send);
     if ((w->codec != CODEC_NONE) != wants_activations || (wants_activations && w->width != s->width)) {
         error_set(why, ERR_FORMAT, "activations of width %u (codec %d) where stage %u wants %u", w->width,
                   (int)w->codec, s->stage, wants_activations ? s->width : 0);

@@ -274,6 +274,14 @@ static void put_runner(const struct runner_status *s, struct buffer *b)
     put_value(b, "requests_cancelled_total", "counter", "Generations that were cancelled.", (double)s->requests_cancelled);
     put_value(b, "recoveries_total", "counter", "Losses and moves after which the answers went on.", s->recoveries);
     put_value(b, "recovery_seconds", "gauge", "How long the last one took.", s->recovery_seconds);
+    put_family(b, "replay_tokens_total", "counter",
+               "Tokens of sequences that lived through a loss or a move: kept by all stages, filled in from what stages "
+               "had sent on, computed again.");
+    buffer_printf(b,
+                  "brigade_replay_tokens_total{how=\"kept\"} %llu\nbrigade_replay_tokens_total{how=\"resent\"} %llu\n"
+                  "brigade_replay_tokens_total{how=\"computed\"} %llu\n",
+                  (unsigned long long)s->replay_kept, (unsigned long long)s->replay_resent,
+                  (unsigned long long)s->replay_computed);
     put_value(b, "epoch", "gauge", "Epoch of the plan in use.", (double)s->epoch);
     put_stages(s, b);
     put_value(b, "energy_machines_measured", "gauge", "Machines whose energy is measured; without one the energy is absent.",

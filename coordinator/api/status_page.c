@@ -101,12 +101,12 @@ static json_t *nodes_json(const struct runner_status *st)
     for (uint32_t i = 0; i < st->node_count; i++) {
         const struct runner_node *n = &st->nodes[i];
         json_array_append_new(
-            nodes, json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:f, s:I, s:I, s:f, s:f}", "name", n->name, "endpoint",
+            nodes, json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:f, s:I, s:I, s:f, s:f, s:I}", "name", n->name, "endpoint",
                              n->endpoint, "state", n->state, "detail", n->detail, "isa", n->isa, "cores", (int)n->cores, "stage",
                              n->has_stage ? (int)n->stage : -1, "memory_bytes", (json_int_t)n->memory_bytes, "resident_bytes",
                              (json_int_t)n->resident_bytes, "busy_seconds", (double)n->busy_us * 1e-6, "bytes_in",
                              (json_int_t)n->bytes_in, "bytes_out", (json_int_t)n->bytes_out, "rtt_ms", n->rtt_seconds * 1e3,
-                             "temperature", (double)n->temperature_millic * 1e-3));
+                             "temperature", (double)n->temperature_millic * 1e-3, "tokens", (json_int_t)n->tokens));
         json_t *node = json_array_get(nodes, json_array_size(nodes) - 1);
         if (n->energy_measured && node)
             json_object_set_new(node, "watts", json_real(n->watts));
@@ -167,6 +167,9 @@ void status_handle(struct api_server *s, struct http_call *call)
                                                (json_int_t)st.tokens_shared, "preempted", (json_int_t)st.preempted));
         json_object_update_new(root, json_pack("{s:i, s:f, s:s}", "recoveries", (int)st.recoveries, "recovery_seconds",
                                                st.recovery_seconds, "outage", st.outage));
+        json_object_set_new(root, "replay_tokens",
+                            json_pack("{s:I, s:I, s:I}", "kept", (json_int_t)st.replay_kept, "resent",
+                                      (json_int_t)st.replay_resent, "computed", (json_int_t)st.replay_computed));
         json_object_set_new(root, "stages", stages_json(&st));
         json_object_set_new(root, "nodes", nodes_json(&st));
         json_object_set_new(root, "links", links_json(&st));

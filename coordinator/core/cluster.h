@@ -98,6 +98,7 @@ struct cluster_load {
     const struct cluster_stage *stages; /* copied */
     uint32_t kv_type, kv_pages, max_tokens, max_context, max_sequences;
     enum frame_codec codec;
+    uint64_t keep_bytes;                /* of rows that a stage may keep, to send them again */
     bool inexact;                       /* float prefill may use OpenBLAS */
 };
 

@@ -218,6 +218,7 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
         m->u.load.max_sequences = load->max_sequences;
         m->u.load.codec = load->codec;
         m->u.load.inexact = load->inexact;
+        m->u.load.keep_bytes = load->keep_bytes;
         const char *previous = s ? c->members[c->stages[s - 1].node].node.public_key : c->coordinator_key;
         snprintf(m->u.load.previous_key, sizeof m->u.load.previous_key, "%s", previous);
         snprintf(m->u.load.coordinator_key, sizeof m->u.load.coordinator_key, "%s", c->coordinator_key);

@@ -210,15 +210,21 @@ static int read_heartbeat(const struct yaml_value *root, struct config *c, struc
 
 static int read_recovery(const struct yaml_value *root, struct config *c, struct error *err)
 {
-    static const char *const known[] = {"enabled", "rejoin", NULL};
+    static const char *const known[] = {"enabled", "rejoin", "keep", NULL};
     const struct yaml_value *map = NULL;
+    const char *keep = NULL;
     double rejoin = c->rejoin_us / 1e6;
     int rc = yaml_want_mapping(root, "recovery", &map, err);
     if (rc || !map)
         return rc;
     if ((rc = yaml_only_keys(map, known, err)) || (rc = yaml_want_bool(map, "enabled", &c->recover, err)) ||
-        (rc = read_quantity(map, "rejoin", units_parse_seconds, "a time such as 30s", &rejoin, err)))
+        (rc = read_quantity(map, "rejoin", units_parse_seconds, "a time such as 30s", &rejoin, err)) ||
+        (rc = yaml_want_text(map, "keep", &keep, err)))
         return rc;
+    if (keep && units_parse_bytes(keep, &c->keep_bytes))
+        return yaml_error(yaml_find(map, "keep"), err, ERR_FORMAT, "\"%.40s\" is not a size such as 64M or 0", keep);
+    if (!c->recover)
+        c->keep_bytes = 0;
     if (rejoin < 0 || rejoin > 86400)
         return yaml_error(map, err, ERR_BOUND, "rejoin must be from 0s to 86400s");
     c->rejoin_us = (int64_t)(rejoin * 1e6);
@@ -277,6 +283,7 @@ static int take_document(const char *path, struct yaml_doc *doc, struct config *
         c->lost_us = CONFIG_LOST_US;
         c->recover = true;
         c->rejoin_us = CONFIG_REJOIN_US;
+        c->keep_bytes = CONFIG_KEEP_BYTES;
         rc = read_document(doc, c, err);
     }
     yaml_doc_free(doc);

@@ -9,7 +9,8 @@
  *     activations: auto                       # f32 | f16 | bf16 | q8 | auto
  *     deterministic: true
  *     heartbeat: {interval: 200ms, lost: 1s}
- *     recovery: {enabled: true, rejoin: 30s}  # after a loss: go on with the others; wait so long for one that is needed
+ *     recovery: {enabled: true, rejoin: 30s, keep: 64M} # after a loss: go on with the others; wait so long for one that is
+ *                                             # needed; a stage keeps so much of what it sent on, to send it again
  *
  * Immutable after config_read; any thread. */
 #ifndef BRIGADE_COORDINATOR_CORE_CONFIG_H
@@ -28,6 +29,7 @@
 #define CONFIG_HEARTBEAT_US 200000
 #define CONFIG_LOST_US 1000000
 #define CONFIG_REJOIN_US 30000000
+#define CONFIG_KEEP_BYTES (UINT64_C(64) << 20)
 
 struct config_node {
     char name[128], endpoint[256], public_key[KEY_TEXT];
@@ -53,6 +55,7 @@ struct config {
     int64_t heartbeat_us, lost_us;
     bool recover;               /* true unless the file says false */
     int64_t rejoin_us;
+    uint64_t keep_bytes;        /* of rows kept on a stage; 0 where recovery is off */
 };
 
 /* *out is the caller's: config_free. ERR_FORMAT, ERR_BOUND, ERR_IO, ERR_NOTFOUND, ERR_NOMEM. The key file itself is not

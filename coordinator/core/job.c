@@ -27,10 +27,12 @@ static void lay_out(struct region *r, const struct frame_work *w)
     struct frame_span *spans = take(r, w->spans, w->span_count, sizeof *spans);
     uint32_t *release = take(r, w->release, w->release_count, sizeof *release);
     struct frame_page_copy *copies = take(r, w->copies, w->copy_count, sizeof *copies);
+    struct frame_share *shares = take(r, w->shares, w->share_count, sizeof *shares);
     if (job) {
         job->work.spans = spans;
         job->work.release = release;
         job->work.copies = copies;
+        job->work.shares = shares;
     }
     for (uint32_t i = 0; i < w->span_count; i++) {
         const struct frame_span *span = &w->spans[i];

@@ -109,6 +109,30 @@ static void close_data(struct runner *r)
     }
 }
 
+static void add_count(char *text, size_t size, uint32_t count, const char *what)
+{
+    size_t at = strlen(text);
+    if (count)
+        snprintf(text + at, size - at, "%s%u %s", at ? ", " : "", count, what);
+}
+
+/* "; 3 sequences: 2 re-sent from stage 1, 1 computed again" */
+static void tell_sequences(const struct scheduler_restored *s, char *text, size_t size)
+{
+    char parts[120] = "", from[32];
+    text[0] = 0;
+    if (!s->sequences)
+        return;
+    if (s->from_stage == UINT32_MAX)
+        snprintf(from, sizeof from, "filled in");
+    else
+        snprintf(from, sizeof from, "re-sent from stage %u", s->from_stage);
+    add_count(parts, sizeof parts, s->kept, "kept");
+    add_count(parts, sizeof parts, s->resent, from);
+    add_count(parts, sizeof parts, s->computed, "computed again");
+    snprintf(text, size, "; %u sequence%s: %s", s->sequences, s->sequences == 1 ? "" : "s", parts);
+}
+
 /* Blocks that are on another node than before, and weights that had to be read for that. */
 static void tell_recovery(struct runner *r)
 {
@@ -134,12 +158,14 @@ static void tell_recovery(struct runner *r)
                  now->last_block);
     }
     struct scheduler_counts counts;
+    char how[160];
     scheduler_count(r->scheduler, &counts);
     units_bytes_text(bytes, read);
-    log_warn("works again after %.2f s: %u stage%s (%s); %u of %u blocks moved, %s of weights read; %u request%s go%s on",
+    tell_sequences(&r->restored, how, sizeof how);
+    log_warn("works again after %.2f s: %u stage%s (%s); %u of %u blocks moved, %s of weights read; %u request%s go%s on%s",
              r->recovery_seconds, r->layout.stages, r->layout.stages == 1 ? "" : "s", where, moved, blocks, read,
              counts.running + counts.queued, counts.running + counts.queued == 1 ? "" : "s",
-             counts.running + counts.queued == 1 ? "es" : "");
+             counts.running + counts.queued == 1 ? "es" : "", how);
 }
 
 static void note_layout(struct runner *r)
@@ -153,6 +179,17 @@ static void note_layout(struct runner *r)
     }
 }
 
+/* Sequences go on from what the stages hold; from nothing when that has not helped. */
+static int restore(struct runner *r, uint64_t epoch, struct error *err)
+{
+    int rc = r->refill ? 0 : refill_create(model_info(r->model)->blocks, r->kv_pages, &r->refill, err);
+    if (rc)
+        return rc;
+    refill_stages(r->refill, epoch, r->layout.stages, r->layout.stage);
+    scheduler_restore(r->scheduler, r->barren > 1 ? NULL : r->refill, &r->restored);
+    return 0;
+}
+
 /* The goal is reached: for the first time, or again. */
 static int reach(struct runner *r, const struct cluster_action *a, struct error *err)
 {
@@ -163,6 +200,8 @@ static int reach(struct runner *r, const struct cluster_action *a, struct error 
     if (rc)
         return rc;
     note_layout(r);
+    if ((rc = restore(r, a->epoch, err)))
+        return rc;
     r->flowing = true;
     r->fruitful = false;
     if (r->came_to_serve) {
@@ -241,6 +280,8 @@ static int take_message(struct runner *r, uint32_t node, const struct link_messa
         return 0; /* nothing a worker of ours sends */
     if (control_decode(message->parts[0].data, message->parts[0].size, &control, &bad))
         return step(r, &(struct cluster_event){.kind = CLUSTER_BAD, .node = node, .error = &bad}, err);
+    if (control.kind == CONTROL_LOADED && r->refill)
+        refill_note(r->refill, node, &control);
     int rc = step(r, &(struct cluster_event){.kind = CLUSTER_MESSAGE, .node = node, .message = &control}, err);
     control_free(&control);
     return rc;
@@ -422,7 +463,8 @@ static int send_work(struct runner *r, struct error *err)
     while (!rc && (built = scheduler_next(r->scheduler, clock_us(), &work, err)) != 0) {
         if (built < 0)
             return built;
-        stage_meter_sent(r->meter, &work, clock_us());
+        if (!work.share_count) /* else stages compute little of it, or nothing */
+            stage_meter_sent(r->meter, &work, clock_us());
         rc = pipeline_submit(r->pipe, &work, err);
     }
     int64_t oldest = scheduler_oldest(r->scheduler);

@@ -227,7 +227,8 @@ static struct answer *compute(struct local_pipe *l, const struct job *job)
 {
     struct error error = {0};
     struct frame_trace trace[FRAME_STAGES_MAX];
-    int rc = micro_batch_apply(&job->work, l->table, l->stages, l->o.stage_count, l->spans, &error);
+    const struct batch_place place = {.table = l->table, .stages = l->stages, .stage_count = l->o.stage_count};
+    int rc = micro_batch_apply(&job->work, &place, l->spans, &error);
     if (!rc)
         rc = forward(l, &job->work, trace, &error);
     return write_answer(l, &job->work, trace, rc, &error);

@@ -12,6 +12,7 @@
 
 struct kept {
     bool kept;
+    uint8_t mark;        /* 0: nothing is missing */
     uint32_t generation; /* counts what the page has stood for */
     uint32_t parent;     /* the page before it in its prefix, when that was of parent_generation; NONE: the first */
     uint32_t parent_generation;
@@ -168,6 +169,7 @@ void prefix_keep(struct prefix_cache *c, const uint32_t *pages, uint32_t index, 
             if (k->kept)
                 return; /* kept behind a beginning that is gone: nobody would find what follows */
             k->kept = true;
+            k->mark = 0;
             k->parent = parent;
             k->parent_generation = parent == NONE ? 0 : c->kept[parent].generation;
             k->hash = hash;
@@ -182,29 +184,74 @@ void prefix_keep(struct prefix_cache *c, const uint32_t *pages, uint32_t index, 
     touch(c, parent);
 }
 
-uint32_t prefix_share(struct prefix_cache *c, const int32_t *tokens, uint32_t most, uint32_t *pages)
+/* The run of kept pages that hold tokens[0 …]: pages and marks; without marks it ends before the first that has one. */
+static uint32_t walk(const struct prefix_cache *c, const int32_t *tokens, uint32_t most, uint32_t *pages, uint8_t *marks)
 {
     uint32_t count = 0, parent = NONE;
     while (count < most) {
         const int32_t *own = tokens + (size_t)count * c->page_tokens;
         uint32_t page = find(c, parent, hash_after(c, parent, own), own);
-        if (page == NONE)
+        if (page == NONE || (c->kept[page].mark && !marks))
             break;
-        c->idle -= pages_references(c->pool, page) == 1;
-        pages_share(c->pool, page);
-        pages[count++] = parent = page;
+        if (marks)
+            marks[count] = c->kept[page].mark;
+        if (pages)
+            pages[count] = page;
+        count++;
+        parent = page;
     }
-    touch(c, parent);
     return count;
+}
+
+uint32_t prefix_share(struct prefix_cache *c, const int32_t *tokens, uint32_t most, uint32_t *pages, uint8_t *marks)
+{
+    uint32_t count = walk(c, tokens, most, pages, marks);
+    for (uint32_t i = 0; i < count; i++) {
+        c->idle -= pages_references(c->pool, pages[i]) == 1;
+        pages_share(c->pool, pages[i]);
+    }
+    touch(c, count ? pages[count - 1] : NONE);
+    return count;
+}
+
+uint32_t prefix_look(const struct prefix_cache *c, const int32_t *tokens, uint32_t most, uint8_t *marks)
+{
+    return walk(c, tokens, most, NULL, marks);
 }
 
 void prefix_clear(struct prefix_cache *c)
 {
-    while (c->newest != NONE) {
-        uint32_t page = c->newest;
-        forget(c, page);
-        c->idle -= pages_references(c->pool, page) == 1;
-        pages_drop(c->pool, page);
+    while (c->newest != NONE)
+        prefix_unkeep(c, c->newest);
+}
+
+void prefix_unkeep(struct prefix_cache *c, uint32_t page)
+{
+    if (!c->kept[page].kept)
+        return;
+    forget(c, page);
+    c->idle -= pages_references(c->pool, page) == 1;
+    pages_drop(c->pool, page);
+}
+
+void prefix_review(struct prefix_cache *c, int (*judge)(void *context, uint32_t page, uint64_t hash), void *context)
+{
+    for (uint32_t page = c->newest, older; page != NONE; page = older) {
+        int verdict = judge(context, page, c->kept[page].hash);
+        older = c->kept[page].older;
+        if (verdict < 0)
+            prefix_unkeep(c, page);
+        else
+            c->kept[page].mark = (uint8_t)verdict;
+    }
+}
+
+void prefix_drop_marked(struct prefix_cache *c)
+{
+    for (uint32_t page = c->newest, older; page != NONE; page = older) {
+        older = c->kept[page].older;
+        if (c->kept[page].mark)
+            prefix_unkeep(c, page);
     }
 }
 

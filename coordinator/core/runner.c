@@ -209,6 +209,7 @@ void runner_close(struct runner *r)
     if (r->scheduler)
         scheduler_cancel_all(r->scheduler, clock_us());
     scheduler_destroy(r->scheduler);
+    refill_destroy(r->refill);
     stage_meter_destroy(r->meter);
     pipeline_destroy(r->pipe);
     for (uint32_t i = 0; i < r->control_count; i++)

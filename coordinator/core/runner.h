@@ -195,6 +195,7 @@ struct runner_status {
     uint64_t tokens_shared;                   /* prompt tokens that were found there and not computed again */
     uint32_t microbatches, microbatches_max; /* in flight */
     uint64_t prefix_hits, prefix_misses;      /* requests that began on kept pages, and those that found none */
+    uint64_t replay_kept, replay_resent, replay_computed; /* tokens of sequences that lived through a change of stages */
     uint64_t preempted;                       /* times a request had to make room for others and was computed again */
     struct scheduler_batches batches;         /* micro-batches by size */
     uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;

@@ -11,6 +11,7 @@
 #include "coordinator/core/pipeline.h"
 #include "coordinator/core/planning.h"
 #include "coordinator/core/rebalance.h"
+#include "coordinator/core/refill.h"
 #include "coordinator/core/roster.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
@@ -76,6 +77,8 @@ struct runner {
     bool attach_told[2];
     struct scheduler *scheduler;
     uint32_t groups;                  /* micro-batches that decoding sequences are dealt into */
+    struct refill *refill;            /* what stages hold when they have loaded; NULL before the first were ready */
+    struct scheduler_restored restored; /* by the last recovery */
     struct stage_meter *meter;
     int64_t next_deadline;            /* of any request */
 

@@ -42,6 +42,7 @@ int scheduler_create(const struct scheduler_options *o, struct scheduler **out, 
     s->next_batch = 1;
     s->next_sequence = 1;
     s->next_rank = 1;
+    s->say_filled = true; /* of whatever an earlier coordinator left */
     s->groups = o->groups;
     s->queue = mem_zalloc(o->queue + o->sequences, sizeof *s->queue);
     s->running = mem_zalloc(o->sequences, sizeof *s->running);
@@ -78,6 +79,7 @@ void scheduler_destroy(struct scheduler *s)
     for (uint32_t i = 0; i < s->running_count; i++) {
         request_destroy(s->running[i].request);
         mem_free(s->running[i].pages);
+        mem_free(s->running[i].gaps);
     }
     for (uint32_t i = 0; s->sent && i < s->o.in_flight; i++)
         mem_free(s->sent[i].spans);
@@ -89,6 +91,7 @@ void scheduler_destroy(struct scheduler *s)
     mem_free(s->spans);
     mem_free(s->sampling);
     mem_free(s->bias);
+    mem_free(s->shares);
     prefix_destroy(s->pages);
     pace_destroy(s->pace);
     mem_free(s);
@@ -131,6 +134,7 @@ struct request *running_remove(struct scheduler *s, uint32_t index)
     if (run->reserved > run->page_count)
         s->promised -= run->reserved - run->page_count;
     mem_free(run->pages);
+    mem_free(run->gaps);
     s->running_count--;
     memmove(run, run + 1, (s->running_count - index) * sizeof *run);
     return request;
@@ -251,11 +255,12 @@ static const struct frame_span_result *find_span(const struct frame_result *resu
 }
 
 /* Gives one span's result to its request. */
-static int take_span(struct scheduler *s, struct running *run, const struct sent_span *sent,
-                     const struct frame_span_result *got, int64_t now_us, struct error *err)
+static int take_span(struct scheduler *s, struct running *run, const struct sent_batch *batch,
+                     const struct sent_span *sent, const struct frame_span_result *got, int64_t now_us,
+                     struct error *err)
 {
     uint32_t prompt = request_prompt_count(run->request);
-    if (sent->first < prompt)
+    if (sent->first < prompt && !batch->fills)
         s->tokens_in += sent->first + sent->count < prompt ? sent->count : prompt - sent->first;
     if (sent->want == WANT_NOTHING)
         return 0;
@@ -298,7 +303,7 @@ static void learn_pace(struct scheduler *s, const struct sent_batch *batch, cons
     for (uint32_t i = 0; i < batch->span_count; i++)
         if (batch->spans[i].want == WANT_SCORES)
             return;
-    if (s->pace && !result->error_code)
+    if (s->pace && !result->error_code && !batch->fills)
         pace_learn(s->pace, &b, result->trace, result->trace_count);
 }
 
@@ -323,7 +328,7 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
         if (result->error_code)
             rc = error_set(&error, result->error_code, "%s", result->error_text ? result->error_text : "");
         else
-            rc = take_span(s, run, sent, find_span(result, sent->sequence, &at), now_us, &error);
+            rc = take_span(s, run, &batch, sent, find_span(result, sent->sequence, &at), now_us, &error);
         if (!rc)
             keep_prefix(s, run, sent);
         if (rc)
@@ -339,17 +344,6 @@ void scheduler_result(struct scheduler *s, const struct frame_result *result, in
 }
 
 /* ---- The rest ---------------------------------------------------------------------------------------------------- */
-
-void scheduler_restart(struct scheduler *s)
-{
-    if (s->pace)
-        pace_forget(s->pace, s->o.stages);
-    while (s->running_count)
-        scheduler_preempt(s, s->running_count - 1);
-    s->sent_count = 0;
-    s->release_count = 0;
-    prefix_clear(s->pages);
-}
 
 int scheduler_regroup(struct scheduler *s, uint32_t stages, uint32_t groups, uint32_t in_flight, struct error *err)
 {
@@ -401,6 +395,9 @@ void scheduler_count(const struct scheduler *s, struct scheduler_counts *out)
         .failed = s->failed,
         .cancelled = s->cancelled,
         .preempted = s->preempted,
+        .replay_kept = s->replay_kept,
+        .replay_resent = s->replay_resent,
+        .replay_computed = s->replay_computed,
         .prefix_hits = s->prefix_hits,
         .prefix_misses = s->prefix_misses,
         .batches = s->batches,

@@ -28,6 +28,7 @@
 #include "proto/frame.h"
 
 struct scheduler;
+struct refill;
 
 struct scheduler_options {
     uint32_t pages, page_tokens;
@@ -72,6 +73,16 @@ void scheduler_fail(struct scheduler *s, const struct error *error, int64_t now_
 /* Forgets what is under way and starts every running sequence again from its known tokens: the stages behind the pipe
  * are new. What follows is the same tokens (replay). */
 void scheduler_restart(struct scheduler *s);
+
+/* What became of the sequences that ran, and of the whole pages of positions they had. */
+struct scheduler_restored {
+    uint32_t sequences, kept, resent, computed; /* nothing is missing; gaps are filled from kept rows; from the tokens */
+    uint32_t from_stage;                        /* the first stage whose kept rows serve; of `resent` ones */
+    uint64_t kept_tokens, resent_tokens, computed_tokens;
+};
+/* After scheduler_restart: what the new stages hold. Sequences that begin go on from there, and gaps are filled with as
+ * little computing as possible. NULL, or if this is not called: from nothing. */
+void scheduler_restore(struct scheduler *s, const struct refill *how, struct scheduler_restored *out);
 /* Another number of stages (0: none that are measured), groups and micro-batches in flight; only while nothing is under
  * way. What was learned of the old stages is forgotten. */
 int scheduler_regroup(struct scheduler *s, uint32_t stages, uint32_t groups, uint32_t in_flight, struct error *err);
@@ -92,6 +103,7 @@ struct scheduler_counts {
     uint64_t tokens_shared;              /* prompt tokens that were not computed again */
     uint64_t tokens_in, tokens_out, done, failed, cancelled; /* prompt tokens computed, tokens generated, requests */
     uint64_t preempted;                  /* times a sequence had to make room */
+    uint64_t replay_kept, replay_resent, replay_computed; /* tokens of sequences that lived through a change of stages */
     uint64_t prefix_hits, prefix_misses; /* sequences that started on kept pages, and those that found none */
     struct scheduler_batches batches;
 };

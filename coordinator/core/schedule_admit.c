@@ -72,20 +72,38 @@ void scheduler_make_room(struct scheduler *s)
 
 /* ---- Beginning on kept pages ------------------------------------------------------------------------------------- */
 
-/* At least one position is left to compute. Asked for scores, it computes everything. */
-static void start_on_prefix(struct scheduler *s, struct running *run)
+/* From the first page with gaps on its pages are this sequence's alone, until it has filled them. */
+static uint32_t claim_gaps(struct scheduler *s, struct running *run)
 {
-    uint32_t count, most;
+    uint32_t first = 0;
+    while (first < run->page_count && !run->gaps[first])
+        first++;
+    for (uint32_t i = run->page_count; i-- > first;)
+        prefix_unkeep(s->pages, run->pages[i]);
+    run->gap_pages = first < run->page_count ? run->page_count : 0;
+    return first;
+}
+
+/* At least one position is left to compute. Asked for scores, it computes everything. begins: pages with gaps, which are
+ * filled first, will do as well. */
+static void start_on_prefix(struct scheduler *s, struct running *run, bool begins)
+{
+    uint32_t count, most, whole;
     const int32_t *tokens = request_tokens(run->request, &count);
     if (request_asked(run->request)->scores)
         return;
     most = (count - 1) / s->o.page_tokens;
+    most = most < run->page_limit ? most : run->page_limit;
+    if (begins && s->share_sets && !run->gaps)
+        run->gaps = mem_zalloc(most, sizeof *run->gaps); /* without memory for them it computes more */
     s->promised -= owed(run);
     for (uint32_t i = run->page_count; i-- > 0;)
         prefix_drop(s->pages, run->pages[i]);
-    run->page_count = prefix_share(s->pages, tokens, most < run->page_limit ? most : run->page_limit, run->pages);
+    whole = run->page_count = prefix_share(s->pages, tokens, most, run->pages, run->gaps);
+    if (run->gaps)
+        whole = claim_gaps(s, run);
     s->promised += owed(run);
-    run->submitted = run->computed = run->page_count * s->o.page_tokens;
+    run->submitted = run->computed = whole * s->o.page_tokens;
     run->hash = hash_tokens(HASH_TOKENS_START, tokens, run->submitted);
 }
 
@@ -113,7 +131,8 @@ bool scheduler_begin(struct scheduler *s, uint32_t index)
 {
     if (awaits_prefix(s, index))
         return false;
-    start_on_prefix(s, &s->running[index]); /* again: more may have been computed since it was admitted */
+    if (!s->running[index].gap_pages)
+        start_on_prefix(s, &s->running[index], true); /* again: more may have been computed since it was admitted */
     return true;
 }
 
@@ -214,7 +233,7 @@ int scheduler_admit(struct scheduler *s, struct error *err)
         if (!(run.pages = mem_resize(NULL, run.page_limit, sizeof *run.pages)))
             return error_set(err, ERR_NOMEM, "out of memory for a page table of %u entries", run.page_limit);
         s->promised += run.reserved;
-        start_on_prefix(s, &run);
+        start_on_prefix(s, &run, false);
         s->promised -= owed(&run);
         bool fit = fits(s, &run);
         while (!fit && last_gives_way(s, request))

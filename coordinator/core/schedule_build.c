@@ -66,9 +66,8 @@ static int reserve_biases(struct scheduler *s, struct error *err)
     return 0;
 }
 
-/* Hands over up to `most` positions of a sequence. */
-static int add_span(struct scheduler *s, struct running *run, uint32_t most, struct frame_work *work,
-                    struct sent_batch *batch, uint32_t *biases, struct error *err)
+int scheduler_add_span(struct scheduler *s, struct running *run, uint32_t most, struct frame_work *work,
+                       struct sent_batch *batch, uint32_t *biases, struct error *err)
 {
     const struct request_options *asked = request_asked(run->request);
     uint32_t known, left = running_positions_left(run), first = run->submitted, count = left < most ? left : most;
@@ -86,10 +85,10 @@ static int add_span(struct scheduler *s, struct running *run, uint32_t most, str
         .sequence = run->sequence,
         .first = first,
         .count = count,
-        .known = run->started ? first : 0, /* what the pages it starts on stand for is told, too */
+        .known = run->told, /* what the pages it starts on stand for is told, too */
         .want = want,
         .next_token = want == WANT_SCORES ? tokens[first + count] : -1,
-        .tokens = tokens + (run->started ? first : 0),
+        .tokens = tokens + run->told,
     };
     if (!run->started) {
         struct frame_sampling *sampling = &s->sampling[work->span_count];
@@ -117,6 +116,7 @@ static int add_span(struct scheduler *s, struct running *run, uint32_t most, str
     batch->spans[work->span_count++] = (struct sent_span){run->sequence, first, count, want};
     work->tokens += count;
     run->submitted += count;
+    run->told = run->submitted;
     run->under_way++;
     run->waits_for_token = want == WANT_TOKEN;
     return 0;
@@ -204,6 +204,8 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     int rc;
     if (s->sent_count >= s->o.in_flight)
         return 0;
+    if (s->unproven)
+        scheduler_restore(s, NULL, NULL);
     scheduler_make_room(s);
     if ((rc = scheduler_admit(s, err)) || (rc = reserve_biases(s, err)))
         return rc;
@@ -212,27 +214,30 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
     const struct mix mix = look_around(s);
     uint32_t biases = 0, share = decode_share(s, &mix);
     batch->decodes = 0;
+    batch->fills = false;
+    if ((rc = scheduler_fill(s, &work, batch, err)) < 0)
+        return rc;
     /* Decoding sequences, beginning behind the one that was served last. */
-    for (uint32_t k = 0, n = s->running_count; k < n && batch->decodes < share; k++) {
+    for (uint32_t k = 0, n = s->running_count; k < n && batch->decodes < share && !batch->fills; k++) {
         uint32_t index = (s->turn + k) % n;
         struct running *run = &s->running[index];
         if (!running_decodes(run) || !running_has_room(s, run))
             continue;
-        if ((rc = add_span(s, run, 1, &work, batch, &biases, err)))
+        if ((rc = scheduler_add_span(s, run, 1, &work, batch, &biases, err)))
             return rc;
         if (++batch->decodes == share)
             s->turn = index + 1;
     }
-    uint32_t budget = chunk_share(s, &mix, batch->decodes);
+    uint32_t budget = batch->fills ? 0 : chunk_share(s, &mix, batch->decodes);
     for (uint32_t i = 0; i < s->running_count && budget && work.span_count < s->o.sequences; i++) {
         struct running *run = &s->running[i];
         uint32_t before = work.tokens;
-        if (!run->started && !scheduler_begin(s, i))
+        if ((!run->started && !scheduler_begin(s, i)) || running_in_gap(s, run))
             continue;
         if (running_decodes(run) || !running_positions_left(run))
             continue;
         request_started(run->request, now_us);
-        if ((rc = add_span(s, run, budget, &work, batch, &biases, err)))
+        if ((rc = scheduler_add_span(s, run, budget, &work, batch, &biases, err)))
             return rc;
         budget -= work.tokens - before;
     }
@@ -240,6 +245,8 @@ int scheduler_next(struct scheduler *s, int64_t now_us, struct frame_work *out, 
         return 0;
     for (uint32_t i = 0; i < work.span_count; i++)
         work.token_bytes += (work.spans[i].first + work.spans[i].count - work.spans[i].known) * sizeof(int32_t);
+    work.filled = s->say_filled;
+    s->say_filled = false;
     work.release_count = s->release_count;
     work.release = memcpy(s->released, s->release, s->release_count * sizeof *s->release);
     s->release_count = 0;

@@ -4,6 +4,7 @@
 #define BRIGADE_COORDINATOR_CORE_SCHEDULE_STATE_H
 
 #include "coordinator/core/prefix.h"
+#include "coordinator/core/refill.h"
 #include "coordinator/core/schedule.h"
 #include "coordinator/core/schedule_pace.h"
 #include "engine/model/stage.h"
@@ -28,6 +29,9 @@ struct running {
     uint32_t page_count, page_limit, pages_sent;
     uint32_t reserved;      /* so many it may have without asking: those of the tokens known at admission and one more */
     uint64_t hash;          /* of the submitted tokens */
+    uint32_t told;          /* positions whose tokens the stages know */
+    uint8_t *gaps;          /* of its first gap_pages pages: 0, or which shares fill them; NULL: there are none */
+    uint32_t gap_pages;
 };
 
 struct sent_span {
@@ -38,6 +42,7 @@ struct sent_batch {
     uint64_t id;
     int64_t built_us;
     uint32_t span_count, decodes, tokens;
+    bool fills;              /* gaps only */
     struct sent_span *spans;
 };
 
@@ -66,6 +71,13 @@ struct scheduler {
     uint32_t bias_capacity;
     uint64_t tokens_shared, tokens_in, tokens_out, done, failed, cancelled, preempted;
     uint64_t prefix_hits, prefix_misses;
+    uint64_t replay_kept, replay_resent, replay_computed;
+    bool unproven;           /* the stages have ended, and nobody has said yet what the new ones hold */
+    bool filled_last;        /* the last micro-batch filled gaps: others take turns with them */
+    bool say_filled;         /* no gaps are left: the stages are told with the next micro-batch */
+    uint64_t restored_rank;  /* what was admitted before has lived through the change of stages */
+    uint32_t share_sets, share_stages;
+    struct frame_share *shares; /* [share_sets][share_stages]: ways in which gaps are filled; mark i is set i-1 */
     struct scheduler_batches batches;
 };
 
@@ -75,6 +87,14 @@ uint32_t running_positions_left(const struct running *run);
 bool running_decodes(const struct running *run);
 /* Whether its next position has a page or may take one without asking. */
 bool running_has_room(const struct scheduler *s, const struct running *run);
+
+/* schedule_refill.c: whether its next position lies on a page with gaps; steps over pages without. */
+bool running_in_gap(struct scheduler *s, struct running *run);
+/* The next micro-batch that fills gaps, if it is their turn: 1, 0, or an error. */
+int scheduler_fill(struct scheduler *s, struct frame_work *work, struct sent_batch *batch, struct error *err);
+/* schedule_build.c: hands over up to `most` positions of a sequence. */
+int scheduler_add_span(struct scheduler *s, struct running *run, uint32_t most, struct frame_work *work,
+                       struct sent_batch *batch, uint32_t *biases, struct error *err);
 
 /* schedule.c: takes a running sequence off the stages; its request is the caller's. */
 struct request *running_remove(struct scheduler *s, uint32_t index);

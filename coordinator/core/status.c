@@ -90,6 +90,9 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
     s->prefix_hits = counts.prefix_hits;
     s->prefix_misses = counts.prefix_misses;
     s->preempted = counts.preempted;
+    s->replay_kept = counts.replay_kept;
+    s->replay_resent = counts.replay_resent;
+    s->replay_computed = counts.replay_computed;
     s->batches = counts.batches;
     s->microbatches = counts.in_flight;
     s->microbatches_max = counts.in_flight_max;

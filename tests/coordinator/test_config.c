@@ -16,7 +16,7 @@ static void everything_is_read(void)
                     "links:\n  - {from: a, to: b, bandwidth: 900Mbit, rtt: 0.4ms}\n"
                     "kv: {type: q8, tokens: 16384}\nactivations: bf16\ndeterministic: false\n"
                     "heartbeat: {interval: 100ms, lost: 500ms}\n"
-                    "recovery: {enabled: false, rejoin: 5s}\n";
+                    "recovery: {enabled: false, rejoin: 5s, keep: 8M}\n";
     struct config *c;
     struct error e = {0};
     if (config_read_text("/etc/brigade/cluster.yaml", text, sizeof text - 1, &c, &e)) {
@@ -42,6 +42,7 @@ static void everything_is_read(void)
     CHECK_INT(c->heartbeat_us, 100000);
     CHECK(!c->recover);
     CHECK_INT(c->rejoin_us, 5000000);
+    CHECK_INT(c->keep_bytes, 0); /* nothing recovers */
     CHECK_INT(c->lost_us, 500000);
     config_free(c);
 }
@@ -110,6 +111,7 @@ static void complaints_name_line_and_key(void)
         {HEAD NODE_A "activations: f64\n", "c.yaml:5: activations: \"f64\" is not f32, f16, bf16, q8 or auto"},
         {HEAD NODE_A "heartbeat: {interval: 1s, lost: 1s}\n",
          "c.yaml:5: heartbeat: lost must be at least twice the interval and at most 600s"},
+        {HEAD NODE_A "recovery: {keep: much}\n", "c.yaml:5: recovery.keep: \"much\" is not a size such as 64M or 0"},
         {HEAD NODE_A "recovery: {rejoin: -1s}\n", "c.yaml:5: recovery.rejoin: \"-1s\" is not a time such as 30s"},
         {HEAD NODE_A "recovery: {rejoin: 2000000s}\n", "c.yaml:5: recovery: rejoin must be from 0s to 86400s"},
         {HEAD NODE_A "heartbeat: {interval: never}\n",

@@ -46,25 +46,25 @@ static void prefixes_give_way_from_their_ends(void)
         prefix_drop(c, pages[i]);
     CHECK_INT(prefix_available(c), 6);
     CHECK_INT(prefix_idle(c), 4);
-    CHECK_INT(prefix_share(c, a, 4, more), 4);
+    CHECK_INT(prefix_share(c, a, 4, more, NULL), 4);
     CHECK(!memcmp(pages, more, sizeof pages));
     CHECK_INT(prefix_idle(c), 0);
     for (int i = 0; i < 4; i++)
         prefix_drop(c, more[i]);
-    CHECK_INT(prefix_share(c, b, 4, more), 1); /* alike for one page only */
+    CHECK_INT(prefix_share(c, b, 4, more, NULL), 1); /* alike for one page only */
     prefix_drop(c, more[0]);
-    CHECK_INT(prefix_share(c, a + 1, 3, more), 0);
+    CHECK_INT(prefix_share(c, a + 1, 3, more, NULL), 0);
     for (int i = 0; i < 3; i++) /* two free ones, then the end of the prefix */
         REQUIRE(!prefix_take(c, &page));
     CHECK_INT(page, pages[3]);
-    CHECK_INT(prefix_share(c, a, 4, more), 3);
+    CHECK_INT(prefix_share(c, a, 4, more, NULL), 3);
     CHECK_INT(prefix_take(c, &page), ERR_BUSY); /* what is in use stays */
     for (int i = 0; i < 3; i++)
         prefix_drop(c, more[i]);
     prefix_clear(c);
     CHECK_INT(prefix_idle(c), 0);
     CHECK_INT(prefix_available(c), 3);
-    CHECK_INT(prefix_share(c, a, 4, more), 0);
+    CHECK_INT(prefix_share(c, a, 4, more, NULL), 0);
     prefix_destroy(c);
 }
 

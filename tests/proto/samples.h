@@ -62,6 +62,10 @@ static inline struct control_message sample_control(enum control_kind kind)
 {
     static struct control_cell cells[2] = {{0, 1, 1, 64, 0.00125}, {1, 4, 128, 512, 0.5}};
     static char keys[2][FRAME_KEY_TEXT] = {SAMPLE_KEY_A, SAMPLE_KEY_B};
+    static uint32_t pages[3] = {4, 0, 65535};
+    static uint64_t hashes[3] = {UINT64_C(0x8877665544332211), 1, 0};
+    static struct control_held held[2] = {{1, 3, 2, pages, hashes}, {4, 4, 0, pages, hashes}},
+                               kept[1] = {{5, 5, 3, pages, hashes}};
     struct control_message m = {.kind = kind, .epoch = 9, .request = UINT64_C(1) << 33};
     switch (kind) {
     case CONTROL_HELLO:
@@ -130,6 +134,7 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.load.max_context = 4096;
         m.u.load.max_sequences = 8;
         m.u.load.codec = CODEC_BF16;
+        m.u.load.keep_bytes = UINT64_C(5) << 32;
         m.u.load.has_next = m.u.load.inexact = true;
         strcpy(m.u.load.next.name, "orin");
         strcpy(m.u.load.next.endpoint, "tcp://10.0.0.2:7701");
@@ -149,6 +154,10 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.loaded.kv_bytes = 4;
         m.u.loaded.buffers_bytes = 5;
         m.u.loaded.total_bytes = UINT64_C(15) << 32;
+        m.u.loaded.held_count = 2;
+        m.u.loaded.kept_count = 1;
+        m.u.loaded.held = held;
+        m.u.loaded.kept = kept;
         break;
     case CONTROL_HEARTBEAT:
         m.u.heartbeat.sequence = 5;

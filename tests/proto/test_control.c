@@ -1,6 +1,7 @@
 /* Control messages: every kind, every field, there and back; damage is refused; texts cannot reach a terminal raw. */
 #include "tests/check.h"
 
+#include "base/memory.h"
 #include "proto/frame.h"
 #include "tests/proto/mutate.h"
 #include "tests/proto/samples.h"
@@ -26,6 +27,13 @@ static void every_kind_survives_the_wire(void)
         } else if (kind == CONTROL_ALLOW) {
             CHECK_INT(got.u.allow.count, 2);
             CHECK(!memcmp(got.u.allow.keys, m.u.allow.keys, 2 * sizeof *m.u.allow.keys));
+        } else if (kind == CONTROL_LOADED) {
+            const struct control_held *held = got.u.loaded.held, *kept = got.u.loaded.kept;
+            CHECK(got.u.loaded.held_count == 2 && got.u.loaded.kept_count == 1);
+            CHECK(got.u.loaded.total_bytes == m.u.loaded.total_bytes);
+            CHECK(held[0].first_block == 1 && held[0].last_block == 3 && held[0].page_count == 2);
+            CHECK(held[0].pages[1] == 0 && held[0].hashes[0] == UINT64_C(0x8877665544332211) && !held[1].page_count);
+            CHECK(kept[0].first_block == 5 && kept[0].pages[2] == 65535 && kept[0].hashes[1] == 1);
         } else {
             CHECK(!memcmp(&got.u, &m.u, sizeof m.u));
         }
@@ -94,7 +102,7 @@ static void senseless_messages_are_refused(void)
 static void texts_are_bounded(void)
 {
     /* A hello whose program version is longer than its place. */
-    unsigned char bytes[300] = {8, 1, 0x52, 0xc8, 1, 0x0a, 0xc5, 1};
+    unsigned char bytes[300] = {8, PROTOCOL_VERSION, 0x52, 0xc8, 1, 0x0a, 0xc5, 1};
     memset(bytes + 8, 'a', 197);
     struct control_message m;
     struct error err = {0};
@@ -116,9 +124,9 @@ static void another_version_is_named(void)
     struct error err = {0};
     CHECK_INT(control_encode(&m, &b, &err), 0);
     REQUIRE(b.data[0] == 8 && b.data[1] == PROTOCOL_VERSION);
-    b.data[1] = 2;
+    b.data[1] = 1;
     CHECK_INT(control_decode(b.data, b.size, &got, &err), ERR_VERSION);
-    CHECK(strstr(err.text, "version 2") && strstr(err.text, "version 1"));
+    CHECK(strstr(err.text, "version 1") && strstr(err.text, "version 2"));
     buffer_free(&b);
 }
 
@@ -149,7 +157,7 @@ static void damaged_messages_are_refused(void)
     struct control_message got;
     struct error err = {0};
     CHECK_INT(control_decode("", 0, &got, &err), ERR_FORMAT);
-    CHECK_INT(control_decode("\x08\x01", 2, &got, &err), ERR_FORMAT);
+    CHECK_INT(control_decode("\x08\x02", 2, &got, &err), ERR_FORMAT);
 }
 
 static void lists_are_bounded(void)
@@ -164,10 +172,29 @@ static void lists_are_bounded(void)
     CHECK_INT(encode_decode(&m, &err), 0);
     m.u.allow.count = FRAME_KEYS_MAX + 1;
     CHECK_INT(encode_decode(&m, &err), ERR_BOUND);
+    static struct control_held many[FRAME_HELD_MAX + 1];
+    m = (struct control_message){.kind = CONTROL_LOADED};
+    m.u.loaded.kept = many;
+    m.u.loaded.kept_count = FRAME_HELD_MAX;
+    CHECK_INT(encode_decode(&m, &err), 0);
+    m.u.loaded.kept_count = FRAME_HELD_MAX + 1;
+    CHECK_INT(encode_decode(&m, &err), ERR_BOUND);
+    m.u.loaded.kept_count = 1;
+    many[0].page_count = FRAME_HELD_PAGES_MAX;
+    many[0].pages = mem_zalloc(FRAME_HELD_PAGES_MAX, sizeof *many[0].pages);
+    many[0].hashes = mem_zalloc(FRAME_HELD_PAGES_MAX, sizeof *many[0].hashes);
+    REQUIRE(many[0].pages && many[0].hashes);
+    for (uint32_t i = 0; i < FRAME_HELD_PAGES_MAX; i++)
+        many[0].pages[i] = FRAME_PAGES_MAX; /* as long as numbers of pages become */
+    CHECK_INT(encode_decode(&m, &err), 0);
+    many[0].page_count++;
+    CHECK_INT(encode_decode(&m, &err), ERR_BOUND);
+    mem_free(many[0].pages);
+    mem_free(many[0].hashes);
     struct buffer b = {0}, h = {0};
     while (b.size < (1 << 21) - 2)
         buffer_append(&b, "\x0a\x00", 2); /* a million empty keys */
-    buffer_append(&h, "\x08\x01\x82\x01", 4);
+    buffer_append(&h, "\x08\x02\x82\x01", 4);
     for (uint64_t v = b.size; v; v >>= 7)
         buffer_putc(&h, (char)(v > 127 ? v | 128 : v));
     buffer_append(&h, b.data, b.size);

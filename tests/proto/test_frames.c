@@ -237,6 +237,38 @@ static void raw_parts_must_fit_the_header(void)
     encoded_free(&e);
 }
 
+/* A micro-batch that only fills gaps: a share for each stage, and nothing is wanted of it. */
+static void shares_survive_the_wire(void)
+{
+    struct frame_share shares[3] = {{0, 0, false, false}, {5, 5, true, true}, {5, 8, false, false}};
+    struct frame_span span = {.sequence = 3, .count = 4, .pages = sample_pages, .page_count = 1, .hash = 4,
+                              .next_token = -1, .tokens = sample_tokens};
+    struct frame_work w = {.epoch = 4, .microbatch = 5, .span_count = 1, .spans = &span, .shares = shares,
+                           .share_count = 3, .filled = true};
+    struct buffer header = {0}, tokens = {0};
+    struct data_frame f;
+    struct error err = {0};
+    CHECK_INT(frame_encode_work(&w, &header, &tokens, &err), 0);
+    struct frame_part parts[2] = {{header.data, header.size}, {tokens.data, tokens.size}};
+    REQUIRE(!frame_decode_data(parts, 2, &f, &err));
+    CHECK(f.work.share_count == 3 && f.work.filled);
+    for (int i = 0; i < 3; i++)
+        CHECK(f.work.shares[i].first_block == shares[i].first_block && f.work.shares[i].end_block == shares[i].end_block &&
+              f.work.shares[i].kept == shares[i].kept && f.work.shares[i].send == shares[i].send);
+    frame_free(&f);
+    span.want = 1;
+    CHECK_INT(frame_encode_work(&w, &header, &tokens, &err), ERR_FORMAT);
+    span.want = 0;
+    shares[1].send = false;
+    CHECK_INT(frame_encode_work(&w, &header, &tokens, &err), ERR_FORMAT);
+    shares[1] = (struct frame_share){6, 5, true, true};
+    CHECK_INT(frame_encode_work(&w, &header, &tokens, &err), ERR_FORMAT);
+    w.share_count = FRAME_STAGES_MAX + 1;
+    CHECK_INT(frame_encode_work(&w, &header, &tokens, &err), ERR_BOUND);
+    buffer_free(&header);
+    buffer_free(&tokens);
+}
+
 static void another_version_is_named(void)
 {
     struct encoded e;
@@ -246,7 +278,7 @@ static void another_version_is_named(void)
     REQUIRE(e.header.data[0] == 8 && e.header.data[1] == PROTOCOL_VERSION); /* field 1, varint */
     e.header.data[1] = 9;
     CHECK_INT(frame_decode_data(e.parts, 3, &f, &err), ERR_VERSION);
-    CHECK(strstr(err.text, "version 9") && strstr(err.text, "version 1"));
+    CHECK(strstr(err.text, "version 9") && strstr(err.text, "version 2"));
     /* Even when nothing else of the frame makes sense to us. */
     static const unsigned char later[] = {8, 3, 0x52, 2, 0xff, 0xff};
     CHECK_INT(frame_decode_data(&(struct frame_part){later, sizeof later}, 1, &f, &err), ERR_VERSION);
@@ -314,7 +346,7 @@ static void bombs_stay_within_the_budget(void)
             buffer_putc(&work, (char)(lists[k].field << 3 | 2));
             buffer_putc(&work, 0);
         }
-        buffer_append(&h, "\x08\x01\x52", 3); /* version 1, body work */
+        buffer_append(&h, "\x08\x02\x52", 3); /* version 2, body work */
         put_varint(&h, work.size);
         buffer_append(&h, work.data, work.size);
         struct data_frame f;
@@ -330,7 +362,7 @@ static void bombs_stay_within_the_budget(void)
     buffer_putc(&work, 2 << 3 | 2);
     put_varint(&work, packed.size);
     buffer_append(&work, packed.data, packed.size);
-    buffer_append(&h, "\x08\x01\x52", 3);
+    buffer_append(&h, "\x08\x02\x52", 3);
     put_varint(&h, work.size);
     buffer_append(&h, work.data, work.size);
     struct data_frame f;
@@ -400,6 +432,7 @@ static const struct check_test tests[] = {
     {"small frames survive the wire", small_frames_survive_the_wire},
     {"encoders keep to the bounds", encoders_keep_to_the_bounds},
     {"raw parts must fit the header", raw_parts_must_fit_the_header},
+    {"shares survive the wire", shares_survive_the_wire},
     {"another version is named", another_version_is_named},
     {"damaged work is refused", damaged_work_is_refused},
     {"damaged results are refused", damaged_results_are_refused},

@@ -2,9 +2,9 @@
  * pure parts (claim, session, table of sequences), on a network and under accidents drawn from a seed. The same seed
  * gives the same schedule, event by event.
  *
- * The model's token after some tokens is a function of these tokens, so each answer is known beforehand; a stage's
- * cache is the running token hash of every position it computed, so that a stage that builds on anything else is seen
- * at once. One world, one thread. */
+ * The model's token after some tokens is a function of these tokens, so each answer is known beforehand; a block's
+ * cache is the running token hash of every position it computed, and a row of activations is that hash with the boundary it
+ * crosses, so that a block that builds on anything else, or is given anything else, is seen at once. One world, one thread. */
 #ifndef BRIGADE_TESTS_SIM_H
 #define BRIGADE_TESTS_SIM_H
 
@@ -13,9 +13,12 @@
 
 #include "coordinator/core/cluster.h"
 #include "coordinator/core/job.h"
+#include "coordinator/core/refill.h"
 #include "coordinator/core/schedule.h"
 #include "engine/model/sequence.h"
 #include "engine/model/stage.h"
+#include "execution/held_pages.h"
+#include "execution/kept_rows.h"
 #include "worker/claim.h"
 #include "worker/session.h"
 
@@ -26,7 +29,7 @@ enum {
     SIM_PAGES = 14,
     SIM_CONTEXT = 128,
     SIM_SEQUENCES = 4,
-    SIM_CHUNK = 24,
+    SIM_CHUNK = 36,
     SIM_VOCABULARY = 1000,
     SIM_WIDTH = 8,
     SIM_FAULTS = 6,
@@ -74,6 +77,7 @@ struct mail {
     enum link_state link;
     struct note note;
     struct job *job;           /* owned */
+    uint64_t *rows;            /* owned: activations of its tokens, one value each; NULL: none are sent */
     struct sim_result *result; /* owned */
 };
 
@@ -96,7 +100,11 @@ struct sim_node {
     struct claim claim;
     struct session session;
     struct sequence_table *table;
-    uint64_t (*cache)[KV_PAGE_TOKENS]; /* [SIM_PAGES] */
+    struct held_pages *held;
+    struct kept_rows *rows;
+    uint64_t rows_limit;
+    uint64_t (*cache)[KV_PAGE_TOKENS][SIM_BLOCKS]; /* [SIM_PAGES] */
+    struct control_message said; /* its last Loaded */
     uint32_t have;                     /* blocks whose weights are in memory, as bits */
     uint64_t read;                     /* blocks read so far */
     bool loading;
@@ -139,6 +147,7 @@ struct world {
     bool tracing, heals, stay, takeover;
     int64_t now, rejoin, stopped_until;
     uint32_t nodes, capacity[SIM_NODES]; /* blocks that fit */
+    uint64_t rows_limit;                 /* of rows a stage keeps */
     struct cluster_node_options options[SIM_NODES];
     struct sim_node node[SIM_NODES];
     int64_t last_at[2][SIM_NODES + 1][SIM_NODES + 1]; /* of what travels: order is kept on each connection */
@@ -151,6 +160,8 @@ struct world {
     struct cluster *cluster;
     struct cluster_actions actions;
     struct scheduler *scheduler;
+    struct refill *refill;
+    struct scheduler_restored restored; /* summed */
     bool flowing, failed, refused, ever_ready;
     uint64_t pipe, pipe_epoch; /* connection numbers from pipe on; 0: none */
     uint32_t first, last;
@@ -183,6 +194,7 @@ bool sim_reachable(uint32_t a, uint32_t b);
 void sim_run(uint64_t seed, bool tracing);
 const char *sim_node_name(uint32_t node);
 int32_t sim_next_token(const int32_t *tokens, uint32_t count);
+uint64_t sim_row(uint64_t hash, uint32_t boundary);
 float sim_score(const int32_t *tokens, uint32_t count, int32_t next);
 
 /* sim_worker.c: a worker, woken by what reaches it. */
@@ -191,6 +203,7 @@ void worker_end(uint32_t node);
 void worker_hears(uint32_t node, const struct note *note, uint64_t connection);
 void worker_loaded(uint32_t node, uint64_t number);
 void worker_tends(uint32_t node, uint64_t epoch);
+void worker_free(uint32_t node); /* what outlives a worker in memory */
 void worker_takes(uint32_t node, const struct mail *mail);
 
 /* sim_coordinator.c: what loop.c does, without sockets. */

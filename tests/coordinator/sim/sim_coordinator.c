@@ -58,6 +58,28 @@ static void send_control(uint32_t node, const struct control_message *m)
     send_note(node, &note);
 }
 
+/* As before, with others in the places of those that are gone; false when it does not go like that. */
+static bool plan_alike(void)
+{
+    struct cluster_stage stages[SIM_NODES];
+    bool taken[SIM_NODES] = {false};
+    for (uint32_t s = 0; s < w.stage_count; s++)
+        taken[w.stages[s].node] = cluster_node_usable(w.cluster, w.stages[s].node);
+    for (uint32_t s = 0; s < w.stage_count; s++) {
+        uint32_t node = w.stages[s].node, blocks = w.stages[s].last_block - w.stages[s].first_block + 1;
+        if (!cluster_node_usable(w.cluster, node))
+            for (node = 0; node < w.nodes; node++)
+                if (!taken[node] && cluster_node_usable(w.cluster, node) && w.capacity[node] >= blocks)
+                    break;
+        if (node == w.nodes)
+            return false;
+        taken[node] = true;
+        stages[s] = (struct cluster_stage){node, w.stages[s].first_block, w.stages[s].last_block};
+    }
+    memcpy(w.stages, stages, sizeof stages);
+    return w.stage_count > 0;
+}
+
 /* Some plan over the usable nodes, if their memory suffices. */
 static void answer_plan(void)
 {
@@ -78,8 +100,10 @@ static void answer_plan(void)
         step((struct cluster_event){.kind = CLUSTER_UNPLANNED, .error = &why});
         return;
     }
-    w.stage_count = 0;
-    for (uint32_t s = 0; s < n && left; s++) {
+    bool alike = w.ever_ready && sim_chance(50) && plan_alike();
+    if (!alike)
+        w.stage_count = 0;
+    for (uint32_t s = 0; s < n && left && !alike; s++) {
         room -= w.capacity[order[s]];
         uint32_t least = left > room ? left - room : 0,
                  most = w.capacity[order[s]] < left ? w.capacity[order[s]] : left;
@@ -95,7 +119,8 @@ static void answer_plan(void)
                                 .max_tokens = SIM_CHUNK + SIM_SEQUENCES,
                                 .max_context = SIM_CONTEXT,
                                 .max_sequences = SIM_SEQUENCES,
-                                .codec = CODEC_F32};
+                                .codec = CODEC_F32,
+                                .keep_bytes = w.rows_limit};
     step((struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load});
 }
 
@@ -142,6 +167,16 @@ static void reached(const struct cluster_action *a)
         sim_broken("%s", err.text);
     sim_trace("epoch %llu is ready with %u stages, %.3f s after the loss", (unsigned long long)a->epoch, groups,
               (double)a->done / 1e6);
+    struct scheduler_restored restored = {0};
+    refill_stages(w.refill, a->epoch, w.stage_count, w.stages);
+    if (sim_chance(90))
+        scheduler_restore(w.scheduler, sim_chance(95) ? w.refill : NULL, &restored);
+    sim_trace("of %u sequences %u are kept, %u filled in, %u computed again (%llu, %llu, %llu tokens)", restored.sequences,
+              restored.kept, restored.resent, restored.computed, (unsigned long long)restored.kept_tokens,
+              (unsigned long long)restored.resent_tokens, (unsigned long long)restored.computed_tokens);
+    w.restored.kept_tokens += restored.kept_tokens;
+    w.restored.resent_tokens += restored.resent_tokens;
+    w.restored.computed_tokens += restored.computed_tokens;
     w.flowing = w.ever_ready = true;
     w.refused = false;
     w.recoveries += a->done > 0;
@@ -231,7 +266,7 @@ void coordinator_start(void)
     struct error err = {0};
     w.failed = w.refused = w.flowing = w.ever_ready = false;
     w.starts++;
-    if (cluster_create(&o, w.now, &w.cluster, &err))
+    if (refill_create(SIM_BLOCKS, SIM_PAGES, &w.refill, &err) || cluster_create(&o, w.now, &w.cluster, &err))
         sim_broken("%s", err.text);
 }
 
@@ -242,6 +277,8 @@ void coordinator_end(void)
         scheduler_cancel_all(w.scheduler, w.now);
     scheduler_destroy(w.scheduler);
     w.scheduler = NULL;
+    refill_destroy(w.refill);
+    w.refill = NULL;
     cluster_destroy(w.cluster);
     w.cluster = NULL;
     w.last_epoch = 0;
@@ -281,7 +318,10 @@ void coordinator_hears(uint32_t node, const struct note *note)
         m.u.heartbeat_reply.state = (uint32_t)note->code;
         break;
     case CONTROL_LOADED:
+        if (w.node[node].said.epoch == m.epoch) /* later words took its place: then it is of an old epoch */
+            m.u.loaded = w.node[node].said.u.loaded;
         m.u.loaded.read_bytes = note->a;
+        refill_note(w.refill, node, &m);
         break;
     case CONTROL_FAILURE:
         m.u.failure.code = note->code;
@@ -392,6 +432,8 @@ static void send_work(void)
     while ((built = scheduler_next(w.scheduler, w.now, &work, &err)) > 0) {
         struct job *job = job_copy(&work);
         job->work.epoch = w.pipe_epoch;
+        if (work.share_count)
+            sim_trace("micro-batch %llu fills gaps of %u sequences", (unsigned long long)work.microbatch, work.span_count);
         sim_travel(
             (struct mail){.kind = MAIL_WORK, .from = SIM_COORDINATOR, .to = w.first, .epoch = w.pipe_epoch, .job = job},
             1, 0);

@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "base/memory.h"
+#include "execution/batch_rows.h"
 #include "execution/micro_batch.h"
 #include "tests/coordinator/sim/sim.h"
 
@@ -37,8 +38,25 @@ static struct link_peer peer_of(uint32_t node, uint64_t connection)
 static void end_stage(struct sim_node *n)
 {
     session_end(&n->session);
+}
+
+/* Nothing is in memory any more. */
+static void forget(struct sim_node *n)
+{
+    end_stage(n);
     sequence_table_destroy(n->table);
+    held_pages_destroy(n->held);
+    kept_rows_destroy(n->rows);
     n->table = NULL;
+    n->held = NULL;
+    n->rows = NULL;
+    n->have = 0;
+}
+
+void worker_free(uint32_t node)
+{
+    forget(&w.node[node]);
+    control_free(&w.node[node].said);
 }
 
 void worker_start(uint32_t node)
@@ -51,7 +69,6 @@ void worker_start(uint32_t node)
     memset(&n->claim, 0, sizeof n->claim);
     memset(&n->session, 0, sizeof n->session);
     n->claim_half_open = n->loading = false;
-    n->have = 0;
     n->load_number++;
     n->next = SIM_COORDINATOR;
     if (!n->cache)
@@ -60,7 +77,7 @@ void worker_start(uint32_t node)
 
 void worker_end(uint32_t node)
 {
-    end_stage(&w.node[node]);
+    forget(&w.node[node]);
     w.node[node].alive = false;
     w.node[node].loading = false;
 }
@@ -107,10 +124,32 @@ static void begin_load(uint32_t node, const struct note *note)
         .kind = MAIL_LOADED, .to = node, .epoch = n->load_number, .at = begin + 5000 + sim_below(300000)});
 }
 
+/* As worker/load.c: pages and rows outlive the epoch, sequences are told anew. */
+static void keep_pages(struct sim_node *n)
+{
+    struct error err = {0};
+    int rc = n->table ? 0 : sequence_table_create(SIM_SEQUENCES * 2, SIM_CONTEXT, SIM_PAGES, SIM_VOCABULARY, &n->table,
+                                                  &err);
+    if (!rc && !n->held)
+        rc = held_pages_create(SIM_BLOCKS, SIM_PAGES, &n->held, &err);
+    if (!rc && !n->rows)
+        rc = kept_rows_create(SIM_PAGES, sizeof(uint64_t), &n->rows, &err);
+    if (rc)
+        sim_broken("%s", err.text);
+    sequence_release_all(n->table);
+    held_pages_stage(n->held, n->load.first, n->load.last);
+    n->rows_limit = w.rows_limit ? sim_below(2) + w.rows_limit : 0;
+    kept_rows_begin(n->rows, n->load.next == SIM_COORDINATOR ? 0 : n->load.last + 1, n->rows_limit);
+    control_free(&n->said);
+    n->said = (struct control_message){.kind = CONTROL_LOADED, .epoch = n->load.epoch};
+    n->said.u.loaded.held_count =
+        (uint32_t)held_pages_list(n->held, n->table, FRAME_HELD_PAGES_MAX, &n->said.u.loaded.held);
+    n->said.u.loaded.kept_count = (uint32_t)kept_rows_list(n->rows, FRAME_HELD_PAGES_MAX, &n->said.u.loaded.kept);
+}
+
 void worker_loaded(uint32_t node, uint64_t number)
 {
     struct sim_node *n = &w.node[node];
-    struct error err = {0};
     if (!n->alive || !n->loading || number != n->load_number)
         return;
     n->loading = false;
@@ -123,6 +162,9 @@ void worker_loaded(uint32_t node, uint64_t number)
     }
     for (uint32_t b = 0; b < SIM_BLOCKS; b++)
         read += want >> b & ~n->have >> b & 1;
+    for (uint32_t b = 0; b < SIM_BLOCKS; b++)
+        for (uint32_t p = 0; want & ~n->have & 1u << b && p < SIM_PAGES * KV_PAGE_TOKENS; p++)
+            n->cache[p / KV_PAGE_TOKENS][p % KV_PAGE_TOKENS][b] = 0; /* a new block begins with an empty cache */
     n->have = want;
     n->read += read;
     struct control_message load = {.kind = CONTROL_LOAD, .epoch = n->load.epoch};
@@ -133,9 +175,7 @@ void worker_loaded(uint32_t node, uint64_t number)
              n->load.previous == SIM_COORDINATOR ? "coordinator" : w.node[n->load.previous].key);
     snprintf(load.u.load.coordinator_key, sizeof load.u.load.coordinator_key, "coordinator");
     session_start(&n->session, &load, SIM_WIDTH);
-    memset(n->cache, 0, SIM_PAGES * sizeof *n->cache); /* a new stage begins with an empty cache */
-    if (sequence_table_create(SIM_SEQUENCES * 2, SIM_CONTEXT, SIM_PAGES, SIM_VOCABULARY, &n->table, &err))
-        sim_broken("%s", err.text);
+    keep_pages(n);
     n->next = n->load.next;
     n->epoch_loaded = n->load.epoch;
     sim_trace("%s has blocks %u-%u of epoch %llu (%u read)", n->name, n->load.first, n->load.last,
@@ -170,8 +210,7 @@ void worker_hears(uint32_t node, const struct note *note, uint64_t connection)
         if (n->loading)
             fail(node, n->load.request, n->load.epoch, ERR_CANCELLED);
         n->loading = false;
-        n->have = 0;
-        end_stage(n);
+        forget(n);
     }
 }
 
@@ -198,19 +237,55 @@ static void attached(uint32_t node, uint32_t to, uint32_t role, uint64_t connect
                1, 0);
 }
 
-/* The cache of this stage, position by position: what it builds on must be there, what it computes is there then. */
-static void compute_span(struct sim_node *n, const struct batch_span *s)
+/* The caches of this stage's blocks, position by position: what they build on must be there, in every block; so must be
+ * what blocks that are left out are said to hold; what the others compute is there then. */
+static void compute_span(struct sim_node *n, const struct batch_span *s, uint32_t from, uint32_t end, const uint64_t *in,
+                         uint64_t *out)
 {
     uint64_t hash = HASH_TOKENS_START;
     for (uint32_t p = 0; p < s->first + s->count; p++) {
         hash = hash_token(hash, s->tokens[p]);
-        uint64_t *slot = &n->cache[s->pages[p / KV_PAGE_TOKENS]][p % KV_PAGE_TOKENS];
-        if (p >= s->first)
-            *slot = hash;
-        else if (*slot != hash)
-            sim_broken("%s builds on position %u of page %u, which does not hold these tokens", n->name, p,
-                       s->pages[p / KV_PAGE_TOKENS]);
+        uint64_t *slot = n->cache[s->pages[p / KV_PAGE_TOKENS]][p % KV_PAGE_TOKENS];
+        for (uint32_t b = from; p >= s->first && b < end; b++)
+            slot[b] = hash;
+        for (uint32_t b = n->load.first; b <= n->load.last; b++)
+            if (slot[b] != hash)
+                sim_broken("block %u on %s builds on position %u of page %u, which does not hold these tokens", b, n->name,
+                           p, s->pages[p / KV_PAGE_TOKENS]);
+        if (p < s->first)
+            continue;
+        if (in && from < end && in[p - s->first] != sim_row(hash, from))
+            sim_broken("block %u on %s is given other activations than those of position %u", from, n->name, p);
+        out[p - s->first] = sim_row(hash, n->load.last + 1);
     }
+}
+
+/* All blocks, or this stage's share where only gaps are filled. *out: the rows for the next stage, or NULL. */
+static int compute_blocks(struct sim_node *n, const struct mail *mail, const struct frame_share *share,
+                          struct batch_span *spans, uint64_t **out, struct error *err)
+{
+    const struct frame_work *f = &mail->job->work;
+    uint32_t from = share ? share->first_block : n->load.first, end = share ? share->end_block : n->load.last + 1;
+    uint64_t *rows = mem_zalloc(f->tokens + 1, sizeof *rows), *own = mem_zalloc(f->tokens + 1, sizeof *own);
+    const uint64_t *in = share && share->kept ? own : mail->rows;
+    int rc = share && share->kept ? batch_rows_gather(n->rows, n->table, spans, f->span_count, from, own, err) : 0;
+    if (!in && from < end && from > 0)
+        sim_broken("%s is given nothing for block %u", n->name, from);
+    for (uint32_t i = 0, at = 0; i < f->span_count && !rc; at += spans[i++].count)
+        compute_span(n, &spans[i], from, end, in ? in + at : NULL, rows + at);
+    if (share && from == end && share->send)
+        memcpy(rows, own, f->tokens * sizeof *rows); /* sent again */
+    else if (!rc && !session_is_last(&n->session) && end == n->load.last + 1 && from < end)
+        batch_rows_keep(n->rows, n->table, spans, f->span_count, end, rows);
+    if (kept_rows_bytes(n->rows) > n->rows_limit)
+        sim_broken("%s keeps %llu bytes of rows", n->name, (unsigned long long)kept_rows_bytes(n->rows));
+    mem_free(own);
+    if (share && !share->send) {
+        mem_free(rows);
+        rows = NULL;
+    }
+    *out = rows;
+    return rc;
 }
 
 static struct sim_result *make_result(struct sim_node *n, const struct frame_work *f, const struct batch_span *spans)
@@ -248,22 +323,38 @@ static void compute(uint32_t node, const struct mail *mail)
     struct sim_result *result = NULL;
     n->busy_until = (n->busy_until > w.now ? n->busy_until : w.now) + 200 + sim_below(3000);
     int64_t after = n->busy_until - w.now;
-    int rc = micro_batch_apply(f, n->table, NULL, 0, spans, &err);
-    for (uint32_t i = 0; i < f->span_count && !rc; i++)
-        compute_span(n, &spans[i]);
+    const struct batch_place place = {
+        .table = n->table,
+        .held = n->held,
+        .first_block = n->load.first,
+        .last_block = n->load.last,
+        .share = f->share_count ? &f->shares[n->session.stage] : NULL,
+    };
+    uint64_t *rows = NULL;
+    if (f->filled)
+        kept_rows_free(n->rows);
+    int rc = micro_batch_apply(f, &place, spans, &err);
+    if (!rc)
+        rc = compute_blocks(n, mail, place.share, spans, &rows, &err);
     if (rc) {
+        mem_free(rows);
         sim_broken("%s refuses micro-batch %llu: %s", n->name, (unsigned long long)f->microbatch, err.text);
         return;
     }
     if (!session_is_last(&n->session)) {
         struct job *onward = job_copy(f);
-        onward->work.codec = CODEC_F32;
-        onward->work.width = SIM_WIDTH;
-        sim_travel(
-            (struct mail){.kind = MAIL_WORK, .from = node, .to = n->next, .epoch = n->session.epoch, .job = onward}, 1,
-            after);
+        onward->work.codec = rows ? CODEC_F32 : CODEC_NONE;
+        onward->work.width = rows ? SIM_WIDTH : 0;
+        sim_travel((struct mail){.kind = MAIL_WORK,
+                                 .from = node,
+                                 .to = n->next,
+                                 .epoch = n->session.epoch,
+                                 .job = onward,
+                                 .rows = rows},
+                   1, after);
         return;
     }
+    mem_free(rows);
     result = make_result(n, f, spans);
     uint64_t connection;
     memcpy(&connection, n->session.receiver.id, sizeof connection);

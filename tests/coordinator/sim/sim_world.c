@@ -57,6 +57,11 @@ int32_t sim_next_token(const int32_t *tokens, uint32_t count)
     return 1 + (int32_t)(hash_tokens(HASH_TOKENS_START, tokens, count) % (SIM_VOCABULARY - 1));
 }
 
+uint64_t sim_row(uint64_t hash, uint32_t boundary)
+{
+    return hash + boundary * UINT64_C(0x9E3779B97F4A7C15);
+}
+
 float sim_score(const int32_t *tokens, uint32_t count, int32_t next)
 {
     return (float)(hash_token(hash_tokens(HASH_TOKENS_START, tokens, count), next) % 1000);
@@ -113,8 +118,10 @@ void sim_mail_free(struct mail *mail)
 {
     mem_free(mail->job);
     mem_free(mail->result);
+    mem_free(mail->rows);
     mail->job = NULL;
     mail->result = NULL;
+    mail->rows = NULL;
 }
 
 bool sim_reachable(uint32_t a, uint32_t b)
@@ -313,6 +320,7 @@ static void put_off(struct mail *mail, int64_t until)
     later.at = until;
     mail->job = NULL;
     mail->result = NULL;
+    mail->rows = NULL;
     sim_post(later);
 }
 
@@ -439,7 +447,7 @@ static void draw_world(uint64_t seed, bool tracing)
 {
     struct mail *mails = w.mails;
     struct cluster_actions actions = w.actions;
-    uint64_t(*caches[SIM_NODES])[KV_PAGE_TOKENS];
+    uint64_t(*caches[SIM_NODES])[KV_PAGE_TOKENS][SIM_BLOCKS];
     for (uint32_t i = 0; i < SIM_NODES; i++)
         caches[i] = w.node[i].cache;
     memset(&w, 0, sizeof w);
@@ -453,6 +461,7 @@ static void draw_world(uint64_t seed, bool tracing)
     w.rejoin = w.heals ? SIM_S(1000) : sim_below(2) ? SIM_S(2) : 0;
     w.stay = !w.heals && sim_chance(50);
     w.nodes = 1 + sim_below(SIM_NODES);
+    w.rows_limit = sim_chance(60) ? 1 << 20 : sim_chance(50) ? sim_below(8000) : 0;
     for (uint32_t i = 0; i < w.nodes; i++) {
         struct sim_node *n = &w.node[i];
         n->cache = caches[i];
@@ -535,5 +544,5 @@ void sim_run(uint64_t seed, bool tracing)
         sim_mail_free(&w.mails[--w.mail_count]);
     }
     for (uint32_t i = 0; i < w.nodes; i++)
-        worker_end(i);
+        worker_free(i);
 }

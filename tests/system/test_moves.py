@@ -1,0 +1,112 @@
+"""What need not be computed again: stages that stay keep their caches and the rows they sent on, so that after a loss only
+what is missing is filled in. The tokens are those of an undisturbed run, and counters say who computed."""
+import functools
+import json
+import threading
+import time
+
+from lab import PROMPT, Cluster, main, slower
+from server import Server
+
+SLOW = slower(8)
+PAGE = 32  # positions of a KV page: the last, unfinished one is always computed again
+LONG = PROMPT + " a big red ball in the park. She wanted to play with it all day long, and so she did." * 6
+ASKED = {"prompt": LONG, "max_tokens": 100, "temperature": 0.7, "seed": 3, "ignore_eos": True}
+
+
+@functools.cache
+def undisturbed():
+    server = Server()
+    answer = server.text(**ASKED)
+    server.stop()
+    return answer["choices"][0]["text"], answer["usage"]["prompt_tokens"]
+
+
+def nodes_of(status):
+    return {node["name"]: node for node in status["nodes"]}
+
+
+def nodes(server):
+    return nodes_of(json.loads(server.get("/status")))
+
+
+def at_stage(server, stage):
+    return next(n["name"] for n in nodes(server).values() if n["stage"] == stage and n["state"] == "ready")
+
+
+class Stream(threading.Thread):
+    """An answer that comes in by and by."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.server, self.text, self.events, self.failed = server, "", 0, None
+        self.start()
+
+    def run(self):
+        connection = self.server.connect()
+        try:
+            connection.request("POST", "/v1/completions", json.dumps({**ASKED, "stream": True}))
+            for line in connection.getresponse():
+                if line.startswith(b"data: {"):
+                    event = json.loads(line[6:])
+                    self.text += "".join(choice["text"] for choice in event["choices"])
+                    self.events += 1
+        except Exception as why:
+            self.failed = why
+        finally:
+            connection.close()
+
+    def wait_for(self, events):
+        until = time.monotonic() + 60
+        while self.events < events:
+            assert time.monotonic() < until and self.is_alive(), (self.events, self.text)
+            time.sleep(0.005)
+
+
+def killed_at_last(count, *options, extra=""):
+    """Kills the worker of the last stage in the middle of an answer. Returns the text, how the replay went, the tokens
+    that stage 0 computed from the kill on, and the log."""
+    cluster = Cluster(count, env=SLOW, extra=extra)
+    server = Server("-c", cluster.config, *options)
+    stream = Stream(server)
+    stream.wait_for(30)
+    time.sleep(0.3)  # the counters come with heartbeats
+    first = at_stage(server, 0)
+    before, last = nodes(server)[first]["tokens"], at_stage(server, 2)
+    cluster.workers[int(last[1:])].kill()
+    stream.join(60)
+    assert not stream.failed and not stream.is_alive(), stream.failed
+    time.sleep(0.3)
+    status = json.loads(server.get("/status"))
+    server.settle()
+    log = server.stop()
+    cluster.stop()
+    assert status["recoveries"] == 1, status["recoveries"]
+    return stream.text, status["replay_tokens"], nodes_of(status)[first]["tokens"] - before, log
+
+
+def test_a_spare_takes_over_and_stage_0_computes_nothing_again():
+    want, prompt = undisturbed()
+    text, replay, computed, log = killed_at_last(4, "--split", "3,3,2")
+    assert text == want
+    assert replay["computed"] <= PAGE and replay["kept"] == 0 and replay["resent"] >= prompt - PAGE, replay
+    assert computed < ASKED["max_tokens"] + 2 * PAGE, (computed, prompt)
+    assert "1 sequence: 1 re-sent from stage 1" in log, log
+
+
+def test_those_that_are_left_share_the_blocks():
+    want, prompt = undisturbed()
+    text, replay, _, log = killed_at_last(3, "--stages", "3")
+    assert text == want
+    assert replay["computed"] <= PAGE and replay["kept"] + replay["resent"] >= prompt - PAGE, replay
+
+
+def test_without_rows_it_is_computed_again():
+    want, prompt = undisturbed()
+    text, replay, computed, log = killed_at_last(4, "--split", "3,3,2", extra="recovery: {keep: 0}\n")
+    assert text == want
+    assert replay["computed"] >= prompt and replay["resent"] == 0, replay
+    assert computed >= prompt and "1 computed again" in log, (computed, log)
+
+
+main(globals())
