@@ -400,6 +400,19 @@ int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *spli
     return rc;
 }
 
+int planning_in_order(const struct plan_problem *p, const int *order, uint32_t stages, const uint32_t *split,
+                      struct plan *out, struct error *err)
+{
+    int counts[PLAN_MAX_DEVICES];
+    for (uint32_t i = 0; split && i < stages; i++)
+        counts[i] = (int)split[i];
+    struct plan_options options = {.stages = (int)stages, .order = order, .counts = split ? counts : NULL};
+    int rc = plan_solve(p, &options, out, err);
+    if (!rc && p->objective == PLAN_LATENCY && !split && out->stages > 1)
+        balance(p, out);
+    return rc;
+}
+
 void planning_unmeasured(const struct plan_problem *p, const uint32_t *split, uint32_t split_count, struct plan *out)
 {
     memset(out, 0, sizeof *out);

@@ -48,6 +48,11 @@ int planning_problem(const struct planning_input *in, struct plan_problem **out,
 int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
                    struct plan *out, struct error *err);
 
+/* The best plan with these devices in this order; with split (may be NULL) these counts of blocks. After planning_solve for
+ * the same problem. Errors as plan_solve. */
+int planning_in_order(const struct plan_problem *p, const int *order, uint32_t stages, const uint32_t *split,
+                      struct plan *out, struct error *err);
+
 /* What a plan expects of the micro-batches that a stage's meter saw: its blocks (and ends) without the bookkeeping around
  * them. 0 where nothing was measured, on either side. */
 double planning_expected(const struct plan_problem *p, const struct plan *plan, uint32_t stage,

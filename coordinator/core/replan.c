@@ -14,6 +14,7 @@
 #define SLOW_SECONDS 0.005
 #define REBALANCE_NODES_MAX 16u
 #define STICKY 1.10 /* what lies in memory stays there while no other plan is so much better */
+#define NEAR 1.02   /* a plan in which most blocks stay will do for a move if it is so nearly the best */
 
 struct planning_input replan_input(const struct runner *r)
 {
@@ -152,6 +153,36 @@ static bool layout_plan(const struct runner *r, const struct view *v, const stru
     return !plan_evaluate(v->problem, order, counts, (int)l->stages, out, NULL);
 }
 
+/* The best plan that leaves the stages in their order: others take the places of nodes that are gone, as far as there are
+ * any, so that most blocks, and what was computed in them, stay where they are. False when there is none. */
+static bool near_plan(const struct runner *r, const struct view *v, const struct layout *l, struct plan *out)
+{
+    int order[PLAN_MAX_DEVICES], place[PLAN_MAX_DEVICES];
+    bool taken[CLUSTER_NODES_MAX] = {false};
+    uint32_t stages = 0, asked = r->o.split ? r->o.split_count : r->o.stages;
+    for (uint32_t s = 0; s < l->stages; s++) {
+        place[s] = -1;
+        for (uint32_t i = 0; i < v->n; i++)
+            if (v->which[i] == l->stage[s].node) {
+                place[s] = (int)i;
+                taken[i] = true;
+            }
+    }
+    for (uint32_t s = 0; s < l->stages; s++) {
+        for (uint32_t i = 0; i < v->n && place[s] < 0; i++)
+            if (!taken[i]) {
+                place[s] = (int)i;
+                taken[i] = true;
+            }
+        if (place[s] >= 0)
+            order[stages++] = place[s];
+    }
+    if (!stages || (asked && stages != (asked < v->n ? asked : v->n)))
+        return false;
+    return !planning_in_order(v->problem, order, stages, r->o.split && stages == r->o.split_count ? r->o.split : NULL,
+                              out, NULL);
+}
+
 /* ---- Drift ------------------------------------------------------------------------------------------------------- */
 
 /* What the stages that run say about their nodes' profiles, beside the stage that is least over what was expected. */
@@ -196,11 +227,12 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
     if (r->back && layout_plan(r, v, &r->old_layout, out))
         return 0;
     int rc = solve(r, v, out, err);
-    if (rc || r->moves)
+    if (rc)
         return rc;
     if (!r->came_to_serve)
         found_layout(r, &held);
-    if (layout_plan(r, v, &held, &kept) && kept.value_s <= STICKY * out->value_s) {
+    if ((!r->moves && layout_plan(r, v, &held, &kept) && kept.value_s <= STICKY * out->value_s) ||
+        (near_plan(r, v, &held, &kept) && kept.value_s <= (r->moves ? NEAR : STICKY) * out->value_s)) {
         kept.bound_s = out->bound_s;
         *out = kept;
     }
@@ -255,6 +287,7 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
         .max_context = r->o.max_context,
         .max_sequences = r->o.sequences,
         .codec = r->codec,
+        .keep_bytes = r->o.no_recovery ? 0 : r->config ? r->config->keep_bytes : CONFIG_KEEP_BYTES,
         .inexact = r->o.inexact,
     };
     return 0;
