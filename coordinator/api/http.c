@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,6 +18,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "coordinator/api/hangup.h"
+#include "coordinator/api/listener.h"
 
 #define HEADERS_MAX 16
 #define DISCARD_FACTOR 16          /* a body over the bound is read to its end and dropped, up to so many bounds */
@@ -221,7 +221,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     if (!c)
         return;
     *state = NULL;
-    hangup_forget(s->watch, c->socket);
+    hangup_expect(s->watch, c->socket, 0);
     pthread_mutex_lock(&s->lock);
     if (c->previous)
         c->previous->next = c->next;
@@ -283,7 +283,7 @@ static enum MHD_Result settle(struct http_call *c)
     enum reply_kind kind = c->kind;
     bool cut = c->gone || atomic_load(&c->server->closing);
     if (!cut && kind != REPLY_WHOLE)
-        hangup_add(c->server->watch, c->socket, c->number); /* one that cannot be watched is noticed when written to */
+        hangup_expect(c->server->watch, c->socket, c->number);
     if (!cut && kind == REPLY_NONE) {
         c->suspended = true;
         MHD_suspend_connection(c->connection);
@@ -353,12 +353,18 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *connectio
 static void on_connection(void *context, struct MHD_Connection *connection, void **state,
                           enum MHD_ConnectionNotificationCode code)
 {
-    (void)context;
+    struct http_server *s = context;
     (void)state;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     int bytes = SOCKET_SEND_BYTES;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED && info)
-        setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    if (!info)
+        return;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        hangup_forget(s->watch, info->connect_fd);
+        return;
+    }
+    setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    hangup_add(s->watch, info->connect_fd);
 }
 
 /* Paths stay as they came: no route needs an escape, and none must be reached by a hidden zero byte. */
@@ -462,40 +468,6 @@ void http_end(struct http_call *c, const char *last)
 
 /* ---- The server ----------------------------------------------------------------------------------------------------- */
 
-static int open_listener(struct http_server *s, struct error *err)
-{
-    char port[8];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_ADDRCONFIG}, *found = NULL;
-    snprintf(port, sizeof port, "%u", s->o.port);
-    int rc = getaddrinfo(s->o.host, port, &hints, &found), number = 0, one = 1;
-    if (rc)
-        return error_set(err, ERR_USAGE, "cannot listen on '%s': %s", s->o.host, gai_strerror(rc));
-    for (struct addrinfo *a = found; a && s->listener < 0; a = a->ai_next) {
-        int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) {
-            number = errno;
-            continue;
-        }
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 1024)) {
-            number = errno;
-            close(fd);
-            continue;
-        }
-        s->listener = fd;
-    }
-    freeaddrinfo(found);
-    if (s->listener < 0)
-        return error_set(err, ERR_IO, "cannot listen on %s, port %u: %s; choose another with --host and --port", s->o.host,
-                         s->o.port, strerror(number));
-    struct sockaddr_storage at;
-    socklen_t bytes = sizeof at;
-    if (!getsockname(s->listener, (struct sockaddr *)&at, &bytes))
-        s->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&at)->sin6_port
-                                                 : ((struct sockaddr_in *)(void *)&at)->sin_port);
-    return 0;
-}
-
 int http_open(const struct http_options *options, struct http_server **out, struct error *err)
 {
     struct http_server *s = mem_zalloc(1, sizeof *s);
@@ -504,7 +476,7 @@ int http_open(const struct http_options *options, struct http_server **out, stru
     s->o = *options;
     s->listener = -1;
     pthread_mutex_init(&s->lock, NULL);
-    int rc = open_listener(s, err);
+    int rc = listener_open(s->o.host, s->o.port, &s->listener, &s->port, err);
     if (!rc)
         rc = hangup_open(on_hangup, s, &s->watch, err);
     if (rc)
