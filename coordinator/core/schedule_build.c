@@ -159,17 +159,24 @@ static uint32_t decode_share(struct scheduler *s, const struct mix *m)
     return m->under_way < s->groups ? (m->decoding + s->groups - 1) / s->groups : 0;
 }
 
-/* Prompt tokens beside sequences that stream. One prompt may stretch their rounds to PACE_STRETCH; where more sequences
- * compute prompts than stream, they get the more of the time. */
+/* Prompt tokens beside sequences that stream. One prompt may stretch their rounds to PACE_STRETCH; the more sequences
+ * compute prompts beside few that stream, the more of the time is theirs. When prompts have ridden for long, nothing
+ * rides in a whole round, or what streams take alone would not be known any more: the machine changes, and their
+ * contexts grow. */
 static uint32_t chunk_beside(struct scheduler *s, const struct mix *m, uint32_t decodes, uint32_t most)
 {
     uint32_t groups = s->groups < m->decoding ? s->groups : m->decoding;
-    double more = m->prompting > m->streaming ? (double)m->prompting / m->streaming : 1;
-    struct pace_load load = {groups, (m->decoding + groups - 1) / groups, 1 + (PACE_STRETCH - 1) * more};
+    double more = m->prompting > 1 ? (double)PACE_CROWD * (m->prompting - 1) / m->streaming : 1;
+    struct pace_load load = {groups, (m->decoding + groups - 1) / groups, 1 + (PACE_STRETCH - 1) * (more > 1 ? more : 1)};
     if (!decodes && groups + m->fillers >= s->o.stages)
         return 0;
     if (!decodes)
         return pace_filler(s->pace, &load, s->o.stages - groups, most);
+    if (++s->ridden > PACE_RIDING_MOST * groups) {
+        if (s->ridden >= (PACE_RIDING_MOST + 1) * groups)
+            s->ridden = 0;
+        return 0;
+    }
     double tokens = pace_riders(s->pace, &load, most) + s->rider_credit;
     s->rider_credit = tokens - (uint32_t)tokens;
     return (uint32_t)tokens < most ? (uint32_t)tokens : most;
@@ -179,6 +186,8 @@ static uint32_t chunk_beside(struct scheduler *s, const struct mix *m, uint32_t 
  * where stages are slow, and beside sequences that stream. A prompt always gets on, if slowly. */
 static uint32_t chunk_share(struct scheduler *s, const struct mix *m, uint32_t decodes)
 {
+    if (!m->prompting)
+        s->ridden = 0;
     if (s->pace && m->streaming)
         return chunk_beside(s, m, decodes, s->o.chunk_tokens > decodes ? s->o.chunk_tokens - decodes : 1);
     uint32_t chunk = scheduler_chunk(m->whole, s->pace ? s->o.stages : s->o.groups, s->o.chunk_tokens);

@@ -12,10 +12,12 @@
 #define LEAST_SHARE 0.05  /* of a prompt token, with each micro-batch: a prompt always gets on */
 #define LONGEST_CHUNK 1.0 /* seconds */
 #define IDLE_US 20        /* a stage that reads the next frame sooner had it waiting */
+#define STALE 1000u       /* micro-batches of a stage: what was measured before them may have changed */
 
 struct mean {
     double seconds;
     uint32_t count;
+    uint64_t at; /* micro-batches the stage had computed when it was last measured */
 };
 
 struct stage_pace {
@@ -23,6 +25,7 @@ struct stage_pace {
     struct mean rider;     /* a token beside decoding sequences */
     struct mean chunk;     /* a token of micro-batches without any */
     uint64_t idle_from_us; /* done with the last one, by its own clock */
+    uint64_t batches;
 };
 
 struct pace {
@@ -65,6 +68,11 @@ void pace_forget(struct pace *p, uint32_t stages)
 
 /* ---- Learning ---------------------------------------------------------------------------------------------------- */
 
+static bool settled(const struct mean *m)
+{
+    return m->count >= SETTLED;
+}
+
 static void add(struct mean *m, double seconds)
 {
     if (!m->count || (m->count < SETTLED && seconds < m->seconds))
@@ -74,21 +82,33 @@ static void add(struct mean *m, double seconds)
     m->count += m->count < SETTLED;
 }
 
-static bool settled(const struct mean *m)
+static bool stale(const struct stage_pace *row, const struct mean *m)
 {
-    return m->count >= SETTLED;
+    return row->batches > m->at + STALE;
+}
+
+static void add_decode(struct stage_pace *row, uint32_t decodes, double seconds)
+{
+    struct mean *m = &row->decode[decodes];
+    if (stale(row, m))
+        m->count = 0;
+    m->at = row->batches;
+    add(m, seconds);
 }
 
 static void learn_stage(struct pace *p, uint32_t stage, const struct pace_batch *batch, double seconds)
 {
     struct stage_pace *row = &p->rows[stage];
+    row->batches++;
+    if (batch->decodes > p->decodes)
+        return;
     if (!batch->prompt_tokens) {
-        if (batch->decodes <= p->decodes)
-            add(&row->decode[batch->decodes], seconds);
+        add_decode(row, batch->decodes, seconds);
     } else if (batch->decodes) {
-        double bare = pace_decode_seconds(p, stage, batch->decodes), extra = seconds - bare;
+        double bare = pace_decode_seconds(p, stage, batch->decodes), each = (seconds - bare) / batch->prompt_tokens,
+               least = LEAST_RIDER * (row->chunk.count ? row->chunk.seconds : bare / p->decodes);
         if (bare > 0)
-            add(&row->rider, extra > 0 ? extra / batch->prompt_tokens : 0);
+            add(&row->rider, each > least ? each : least); /* a mean of nothing would not grow any more */
     } else if (batch->prompt_tokens >= FEWEST_CHUNK) { /* small ones are mostly the reading of weights */
         add(&row->chunk, seconds / batch->prompt_tokens);
     }
@@ -163,14 +183,37 @@ double pace_prompt_seconds(const struct pace *p, uint32_t stage)
 
 /* ---- What follows ------------------------------------------------------------------------------------------------ */
 
+static bool fresh(const struct stage_pace *row, uint32_t decodes)
+{
+    return settled(&row->decode[decodes]) && !stale(row, &row->decode[decodes]);
+}
+
+/* The same, and as little as it may be where nothing was measured of late: more sequences at least what fewer take, and
+ * fewer at least their share. What looks better only for this is tried, and then known. 0: unknown. */
+static double hoped_seconds(const struct pace *p, uint32_t stage, uint32_t decodes)
+{
+    const struct stage_pace *row = &p->rows[stage];
+    double least = 0;
+    if (decodes <= p->decodes && fresh(row, decodes))
+        return row->decode[decodes].seconds;
+    for (uint32_t d = 1; d <= p->decodes; d++) {
+        double bound = row->decode[d].seconds * (d < decodes ? 1 : (double)decodes / (double)d);
+        if (fresh(row, d) && bound > least)
+            least = bound;
+    }
+    return least;
+}
+
+typedef double seconds_of(const struct pace *p, uint32_t stage, uint32_t decodes);
+
 /* Seconds of a round of `decoding` sequences in `groups` micro-batches; 0: unknown. */
-static double round_seconds(const struct pace *p, uint32_t decoding, uint32_t groups)
+static double round_seconds(const struct pace *p, uint32_t decoding, uint32_t groups, seconds_of *decode)
 {
     uint32_t small = decoding / groups, larger = decoding % groups;
     double through = p->hops.seconds, slowest = 0;
     for (uint32_t s = 0; s < p->stages; s++) {
-        double large = pace_decode_seconds(p, s, small + (larger > 0)),
-               all = larger * large + (groups - larger) * pace_decode_seconds(p, s, small);
+        double large = decode(p, s, small + (larger > 0)),
+               all = larger * large + (groups - larger) * (small ? decode(p, s, small) : 0);
         if (large <= 0)
             return 0;
         through += large;
@@ -182,11 +225,11 @@ static double round_seconds(const struct pace *p, uint32_t decoding, uint32_t gr
 uint32_t pace_groups(const struct pace *p, uint32_t decoding, uint32_t now, uint32_t most)
 {
     uint32_t best = now < most ? now : most;
-    double shortest = decoding >= best ? round_seconds(p, decoding, best) * CLEARLY : 0;
+    double shortest = decoding >= best ? round_seconds(p, decoding, best, hoped_seconds) * CLEARLY : 0;
     if (shortest <= 0)
         return best;
     for (uint32_t groups = 1; groups <= most && groups <= decoding; groups++) {
-        double seconds = round_seconds(p, decoding, groups);
+        double seconds = round_seconds(p, decoding, groups, hoped_seconds);
         if (seconds > 0 && seconds < shortest) {
             shortest = seconds;
             best = groups;
@@ -210,7 +253,7 @@ static double prompt_through(const struct pace *p)
 
 double pace_riders(const struct pace *p, const struct pace_load *load, uint32_t most)
 {
-    double bare = round_seconds(p, load->decodes * load->groups, load->groups), through = prompt_through(p);
+    double bare = round_seconds(p, load->decodes * load->groups, load->groups, pace_decode_seconds), through = prompt_through(p);
     if (bare <= 0 || through <= 0)
         return most < FEWEST_UNKNOWN ? most : FEWEST_UNKNOWN;
     double tokens = (load->stretch - 1) * bare / through; /* each micro-batch on its way through all stages */
@@ -224,7 +267,7 @@ double pace_riders(const struct pace *p, const struct pace_load *load, uint32_t 
 
 uint32_t pace_filler(const struct pace *p, const struct pace_load *load, uint32_t fillers, uint32_t most)
 {
-    double bare = round_seconds(p, load->decodes * load->groups, load->groups), through = prompt_through(p),
+    double bare = round_seconds(p, load->decodes * load->groups, load->groups, pace_decode_seconds), through = prompt_through(p),
            riders = pace_riders(p, load, most), whole = load->stretch * bare, path = whole - p->hops.seconds,
            tokens = most;
     if (bare <= 0 || through <= 0)

@@ -14,7 +14,11 @@
 
 /* While a prompt is computed beside streams their round is meant to take so many times what it takes without. Below the
  * promised 1.5, for stages are noisy. */
-#define PACE_STRETCH 1.3
+#define PACE_STRETCH 1.25
+/* A prompt beside the first counts for so many streams: where others wait, all are served sooner if prompts get on. */
+#define PACE_CROWD 4
+/* Rounds in a row in which prompts ride; the next goes without, to be measured. */
+#define PACE_RIDING_MOST 24
 
 struct pace;
 
