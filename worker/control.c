@@ -179,6 +179,12 @@ static void hand_over(struct control *c, struct control_message *m, const struct
     uint64_t request = m->request, epoch = m->epoch;
     if (m->kind == CONTROL_LOAD || m->kind == CONTROL_UNLOAD)
         atomic_store(&c->w->vitals.interrupt, true); /* a load under way is no longer wanted */
+    if (m->kind == CONTROL_LOAD) { /* whoever says hello from now on takes a newer one, also if this one ends early */
+        pthread_mutex_lock(&c->w->vitals.lock);
+        if (epoch > c->w->vitals.epoch)
+            c->w->vitals.epoch = epoch;
+        pthread_mutex_unlock(&c->w->vitals.lock);
+    }
     if (!mailbox_put(&c->w->jobs, m, from))
         return;
     error_set(&why, ERR_BUSY, "this worker has too many jobs waiting");

@@ -25,7 +25,7 @@ struct vitals {
     _Atomic bool interrupt;        /* something newer waits: a load under way may stop */
     _Atomic bool finished;         /* the compute thread has drained and ended */
     pthread_mutex_t lock;
-    uint64_t epoch;                /* the newest that was loaded */
+    uint64_t epoch;                /* the newest that a load was asked for */
     bool has_loaded;
     struct control_loaded_stage loaded;
 };

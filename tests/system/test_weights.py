@@ -2,8 +2,10 @@
 wrong on the way."""
 import glob
 import os
+import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -231,6 +233,72 @@ def test_a_killed_worker_goes_on_where_it_was():
     received = cluster.counters()["w0"][0]
     assert received <= size - have + (4 << 20) + 65536, (received, have, size)
     assert have > size // 6, (have, size)
+    cluster.stop()
+
+
+def test_interrupted_anywhere_it_goes_on():
+    """Worker or coordinator is killed after some random part of the transfer, again and again: no round begins anew. What
+    is sent in all is the file, and what was on its way when somebody died."""
+    big = os.path.join(temporary_folder(), "big.gguf")
+    assert brigade("quantize", MODEL, big, "F32").returncode == 0
+    cluster = Bare(1, model=big)
+    size, sent, rounds = os.path.getsize(big), 0, 0
+    draw = random.Random(int(os.environ.get("BRIGADE_TEST_SEED", "7")))
+    command = [lab.BRIGADE, "run", "-c", cluster.config, "-m", cluster.model, *TOKENS, "--no-recovery"]
+    while rounds < 8:
+        have = sum(os.stat(f).st_blocks * 512 for f in glob.glob(os.path.join(cluster.folder, "w0.cache", "weights", "*.gguf")))
+        goal, coordinators_turn = have + draw.randrange(1, size // 5), rounds % 2
+        if goal > size:
+            break
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "BRIGADE_LOG": "info"}) as run:
+            until = time.monotonic() + 20
+            while run.poll() is None and time.monotonic() < until:
+                if sum(os.stat(f).st_blocks * 512 for f in glob.glob(os.path.join(cluster.folder, "w0.cache", "weights", "*.gguf"))) >= goal:
+                    break
+                time.sleep(0.0005)
+            run.send_signal(signal.SIGINT) if coordinators_turn else cluster.workers[0].stop()
+            said = run.communicate(timeout=60)[1]
+        found = re.search(r"of weights \((\d+) bytes\)", said)
+        sent, rounds = sent + (int(found[1]) if found else 0), rounds + 1
+        if not coordinators_turn:
+            cluster.restart(0)
+    assert rounds >= 3, rounds
+    done = cluster.run("8")
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    found = re.search(r"of weights \((\d+) bytes\)", done.stderr)
+    sent += int(found[1]) if found else 0
+    # Four questions are open at once, of 1 MiB each; the list and the header's first chunk may come again.
+    assert size * 0.99 < sent <= size * 1.01 + rounds * (6 << 20), (sent, size, rounds)
+    cluster.restart(0)
+    again = cluster.run("8")
+    assert again.stdout == done.stdout and not re.search(r"of weights \((\d+) bytes\)", again.stderr), again.stderr
+    cluster.stop()
+
+
+def test_damaged_chunks_of_another_worker_are_refused():
+    """A worker whose own file is damaged all over (its header says the same as ever) serves it: each chunk is found out, and
+    comes from the coordinator instead; the damaged source is not asked any more."""
+    cluster = Bare(1)
+    folder = temporary_folder()
+    bad = os.path.join(folder, "m.gguf")
+    shutil.copy(MODEL, bad)
+    size = os.path.getsize(bad)
+    with open(bad, "r+b") as f:
+        for at in range(slice_of(0, 0)["header"] + 100, size, 1 << 15):
+            f.seek(at)
+            byte = f.read(1)
+            f.seek(at)
+            f.write(bytes([byte[0] ^ 0x55]))
+    # So slow that no plan wants it: it only gives.
+    cluster.workers.append(Worker(cluster.folder, "damaged", [cluster.public_key], "--models", folder, "--throttle", "500"))
+    cluster.write()
+    sent = cluster.tells("8")
+    near(sent, size)
+    counters = cluster.counters()
+    assert counters["damaged"][1] > 0 and counters["w0"][0] == sent + counters["damaged"][1], (counters, sent)
+    errors = cluster.workers[0].errors()
+    assert "arrived damaged from another worker; asking again" in errors, errors
+    assert errors.count("arrived damaged") <= 3 + 4, errors
     cluster.stop()
 
 
