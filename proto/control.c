@@ -175,6 +175,8 @@ static void encode_heartbeat_reply(const struct control_message *m, Brigade__Hea
     b->temperature_millic = m->u.heartbeat_reply.temperature_millic;
     b->state = m->u.heartbeat_reply.state;
     b->refused = m->u.heartbeat_reply.refused;
+    b->busy_for_us = m->u.heartbeat_reply.busy_for_us;
+    b->slow = m->u.heartbeat_reply.slow;
     b->energy_measured = m->u.heartbeat_reply.energy_measured;
     b->energy_uj = m->u.heartbeat_reply.energy_uj;
     b->power_mw = m->u.heartbeat_reply.power_mw;
@@ -327,6 +329,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         brigade__heartbeat__init(&b.heartbeat);
         b.heartbeat.sequence = m->u.heartbeat.sequence;
         b.heartbeat.sent_us = m->u.heartbeat.sent_us;
+        b.heartbeat.slow = m->u.heartbeat.slow;
         break;
     case CONTROL_HEARTBEAT_REPLY:
         encode_heartbeat_reply(m, &b.heartbeat_reply);

@@ -173,6 +173,8 @@ static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct cont
     m->u.heartbeat_reply.temperature_millic = b->temperature_millic;
     m->u.heartbeat_reply.state = b->state;
     m->u.heartbeat_reply.refused = b->refused;
+    m->u.heartbeat_reply.busy_for_us = b->busy_for_us;
+    m->u.heartbeat_reply.slow = b->slow;
     m->u.heartbeat_reply.energy_measured = b->energy_measured;
     m->u.heartbeat_reply.energy_uj = b->energy_uj;
     m->u.heartbeat_reply.power_mw = b->power_mw;
@@ -293,6 +295,7 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->kind = CONTROL_HEARTBEAT;
         m->u.heartbeat.sequence = c->heartbeat->sequence;
         m->u.heartbeat.sent_us = c->heartbeat->sent_us;
+        m->u.heartbeat.slow = c->heartbeat->slow;
         return 0;
     case BRIGADE__CONTROL__BODY_HEARTBEAT_REPLY:
         m->kind = CONTROL_HEARTBEAT_REPLY;

@@ -20,6 +20,7 @@ struct control {
     struct claim claim;
     char told[64][KEY_TEXT];  /* peers whose bad messages were logged */
     uint32_t told_count;
+    bool slow;                /* so says the coordinator that commands us */
     int64_t read_ms;
     uint64_t resident_bytes;
     int32_t temperature_millic;
@@ -111,6 +112,9 @@ static struct control_message heartbeat_reply(struct control *c, const struct co
     m.u.heartbeat_reply.resident_bytes = c->resident_bytes;
     m.u.heartbeat_reply.temperature_millic = c->temperature_millic;
     m.u.heartbeat_reply.state = atomic_load(&v->state);
+    int64_t since = atomic_load(&v->busy_since_us), now_us = clock_us();
+    m.u.heartbeat_reply.busy_for_us = since && now_us > since ? (uint64_t)(now_us - since) : 0;
+    m.u.heartbeat_reply.slow = c->slow;
     m.u.heartbeat_reply.refused = refused > UINT32_MAX ? UINT32_MAX : (uint32_t)refused;
     struct energy_reading energy;
     energy_read(c->w->energy, &energy);
@@ -139,6 +143,7 @@ static void on_hello(struct control *c, const struct control_message *m, const s
             reply_failure(c, from, m->request, m->epoch, &why);
             return;
         }
+        c->slow &= mine;
         if (!mine)
             log_info("coordinator %s (brigade %s) commands this worker", from->public_key,
                      m->u.hello.program_version);
@@ -201,6 +206,8 @@ static void on_message(struct control *c, struct control_message *m, const struc
         on_hello(c, m, from);
         return;
     case CONTROL_HEARTBEAT: {
+        if (claim_is(&c->claim, from))
+            c->slow = m->u.heartbeat.slow;
         struct control_message reply = heartbeat_reply(c, m);
         send_to(c, &reply, from);
         return;

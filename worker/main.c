@@ -14,7 +14,6 @@
 #include "base/sensors.h"
 #include "base/units.h"
 #include "engine/kernels/ops.h"
-#include "execution/throttle.h"
 #include "proto/discovery.h"
 #include "worker/join.h"
 #include "worker/slices.h"
@@ -91,18 +90,6 @@ static int admit_memory(struct worker *w, struct error *err)
     if (cap && available && cap > can)
         log_warn("--memory asks for %s, but only %s can be had", k, r);
     return 0;
-}
-
-static void read_slowdown(struct worker *w)
-{
-    const char *text = getenv("BRIGADE_TEST_SLOWDOWN");
-    w->slowdown = w->options->throttle > 0 ? w->options->throttle : 1;
-    if (w->options->throttle <= 0 && text &&
-        (units_parse_double(text, &w->slowdown) || !(w->slowdown >= 1 && w->slowdown <= THROTTLE_MAX)))
-        w->slowdown = 1;
-    if (w->slowdown > 1)
-        log_warn("%s: every micro-batch is made to take %.2f times as long",
-                 w->options->throttle > 0 ? "--throttle" : "BRIGADE_TEST_SLOWDOWN", w->slowdown);
 }
 
 static int open_sockets(struct worker *w, struct error *err)
@@ -187,7 +174,7 @@ static int run(struct worker *w, struct error *err)
         goto done;
     w->key = key;
     cpu_describe(&w->cpu);
-    read_slowdown(w);
+    worker_slowdown_read(w);
     if ((rc = energy_start(sensors_root(), &w->energy, err)) || (rc = admit_memory(w, err)) ||
         (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
         goto done;

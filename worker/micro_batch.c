@@ -126,7 +126,7 @@ static int run(struct compute *c, const struct frame_work *w, const struct batch
         micro_batch_failed(w, place);
         return rc;
     }
-    throttle_wait(c->w->slowdown, started_ns);
+    throttle_wait(worker_slowdown(c->w), started_ns);
 
     uint32_t traces = 0;
     int64_t finished_us = clock_us();
@@ -161,7 +161,10 @@ void compute_micro_batch(struct compute *c, const struct data_frame *f, const st
         .share = f->work.share_count ? &f->work.shares[c->session.stage] : NULL,
     };
     struct error err = {0};
-    if (run(c, &f->work, &place, m, received_us, &err)) {
+    atomic_store(&c->w->vitals.busy_since_us, clock_us());
+    int rc = run(c, &f->work, &place, m, received_us, &err);
+    atomic_store(&c->w->vitals.busy_since_us, 0);
+    if (rc) {
         compute_fail(c, &f->work, &err);
         return;
     }

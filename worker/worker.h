@@ -20,6 +20,7 @@ enum worker_state { WORKER_IDLE, WORKER_LOADING, WORKER_READY, WORKER_DRAINING }
 struct vitals {
     _Atomic uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
     _Atomic uint64_t weights_in, weights_out; /* bytes of model files received and sent */
+    _Atomic int64_t busy_since_us; /* when the micro-batch that is computed now was begun; 0: none is */
     _Atomic uint64_t dropped;      /* data frames not taken: stale, malformed, not allowed */
     _Atomic uint32_t state;        /* enum worker_state */
     _Atomic bool interrupt;        /* something newer waits: a load under way may stop */
@@ -45,11 +46,16 @@ struct worker {
     struct energy_meter *energy;   /* any thread reads it */
     uint64_t admitted_bytes;       /* for a stage */
     _Atomic int threads;           /* of the pool, once it runs */
-    double slowdown;               /* --throttle, BRIGADE_TEST_SLOWDOWN, else 1 */
+    double slowdown;               /* --throttle, BRIGADE_TEST_SLOWDOWN, else 1; compute thread's once it runs */
+    const char *slowdown_file;     /* BRIGADE_TEST_SLOWDOWN=@FILE: read again before every micro-batch; NULL: none */
 };
 
 /* The control thread's loop: returns when the worker has drained after a signal (or the compute thread gave up). */
 int control_run(struct worker *w, const volatile int *stop_signals);
+/* slowdown.c: how many times as long work is to take, first by options and environment, then by what the file says now.
+ * Before the compute thread runs; after that, by that thread. */
+void worker_slowdown_read(struct worker *w);
+double worker_slowdown(struct worker *w);
 /* The compute thread. */
 void *compute_thread(void *worker);
 

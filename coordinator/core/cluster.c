@@ -290,6 +290,7 @@ static void on_tick(struct cluster *c, int64_t now_us)
             beat->kind = CONTROL_HEARTBEAT;
             beat->u.heartbeat.sequence = ++m->beat;
             beat->u.heartbeat.sent_us = (uint64_t)now_us;
+            beat->u.heartbeat.slow = m->node.slow;
             m->sent_us[m->beat % BEATS_KEPT] = now_us;
             m->next_beat = now_us + c->heartbeat_us;
             if (!m->unanswered_since)
@@ -312,14 +313,14 @@ static void on_tick(struct cluster *c, int64_t now_us)
 static void on_stalled(struct cluster *c, int64_t stalled_us)
 {
     uint32_t slowest = 0;
-    uint64_t least = UINT64_MAX;
+    uint64_t longest = 0;
     if (c->phase != CLUSTER_IS_READY)
         return;
     for (uint32_t s = 0; s < c->load.stage_count; s++) {
         const struct control_message *beat = &c->members[c->stages[s].node].node.heartbeat;
-        uint64_t done = beat->kind == CONTROL_HEARTBEAT_REPLY ? beat->u.heartbeat_reply.microbatches : 0;
-        if (done < least) {
-            least = done;
+        uint64_t busy = beat->kind == CONTROL_HEARTBEAT_REPLY ? beat->u.heartbeat_reply.busy_for_us : 0;
+        if (busy > longest) {
+            longest = busy;
             slowest = s;
         }
     }

@@ -231,6 +231,27 @@ static int read_recovery(const struct yaml_value *root, struct config *c, struct
     return 0;
 }
 
+static int read_rebalance(const struct yaml_value *root, struct config *c, struct error *err)
+{
+    static const char *const known[] = {"enabled", "hold", "apart", "judge", NULL};
+    const struct yaml_value *map = NULL;
+    double hold = c->rebalance_hold_us / 1e6, apart = c->rebalance_apart_us / 1e6, judge = c->rebalance_judge_us / 1e6;
+    int rc = yaml_want_mapping(root, "rebalance", &map, err);
+    if (rc || !map)
+        return rc;
+    if ((rc = yaml_only_keys(map, known, err)) || (rc = yaml_want_bool(map, "enabled", &c->rebalance, err)) ||
+        (rc = read_quantity(map, "hold", units_parse_seconds, "a time such as 30s", &hold, err)) ||
+        (rc = read_quantity(map, "apart", units_parse_seconds, "a time such as 5m", &apart, err)) ||
+        (rc = read_quantity(map, "judge", units_parse_seconds, "a time such as 30s", &judge, err)))
+        return rc;
+    if (hold < 1 || apart < 1 || judge < 1 || hold > 86400 || apart > 86400 || judge > 86400)
+        return yaml_error(map, err, ERR_BOUND, "hold, apart and judge must be from 1s to 86400s");
+    c->rebalance_hold_us = (int64_t)(hold * 1e6);
+    c->rebalance_apart_us = (int64_t)(apart * 1e6);
+    c->rebalance_judge_us = (int64_t)(judge * 1e6);
+    return 0;
+}
+
 /* `file` as seen from the folder of `path`. */
 static char *beside(const char *path, const char *file)
 {
@@ -243,7 +264,7 @@ static char *beside(const char *path, const char *file)
 static int read_document(const struct yaml_doc *doc, struct config *c, struct error *err)
 {
     static const char *const known[] = {"version",     "coordinator",   "nodes",     "links", "kv",
-                                        "activations", "deterministic", "heartbeat", "recovery", NULL};
+                                        "activations", "deterministic", "heartbeat", "recovery", "rebalance", NULL};
     static const char *const known_coordinator[] = {"key", NULL};
     const struct yaml_value *root = yaml_root(doc), *coordinator;
     const char *key, *codec = NULL;
@@ -256,7 +277,7 @@ static int read_document(const struct yaml_doc *doc, struct config *c, struct er
         (rc = read_links(root, c, err)) || (rc = read_kv(root, c, err)) ||
         (rc = yaml_want_text(root, "activations", &codec, err)) ||
         (rc = yaml_want_bool(root, "deterministic", &c->deterministic, err)) || (rc = read_heartbeat(root, c, err)) ||
-        (rc = read_recovery(root, c, err)))
+        (rc = read_recovery(root, c, err)) || (rc = read_rebalance(root, c, err)))
         return rc;
     if (!*key)
         return yaml_error(yaml_find(coordinator, "key"), err, ERR_FORMAT, "a file name is needed");
@@ -284,6 +305,10 @@ static int take_document(const char *path, struct yaml_doc *doc, struct config *
         c->recover = true;
         c->rejoin_us = CONFIG_REJOIN_US;
         c->keep_bytes = CONFIG_KEEP_BYTES;
+        c->rebalance = true;
+        c->rebalance_hold_us = CONFIG_REBALANCE_HOLD_US;
+        c->rebalance_apart_us = CONFIG_REBALANCE_APART_US;
+        c->rebalance_judge_us = CONFIG_REBALANCE_JUDGE_US;
         rc = read_document(doc, c, err);
     }
     yaml_doc_free(doc);

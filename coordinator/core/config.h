@@ -11,6 +11,8 @@
  *     heartbeat: {interval: 200ms, lost: 1s}
  *     recovery: {enabled: true, rejoin: 30s, keep: 64M} # after a loss: go on with the others; wait so long for one that is
  *                                             # needed; a stage keeps so much of what it sent on, to send it again
+ *     rebalance: {enabled: true, hold: 30s, apart: 5m, judge: 30s}  # blocks move by themselves: a gain that lasts, how
+ *                                             # far apart two moves are, how long after it a move is judged
  *
  * Immutable after config_read; any thread. */
 #ifndef BRIGADE_COORDINATOR_CORE_CONFIG_H
@@ -30,6 +32,9 @@
 #define CONFIG_LOST_US 1000000
 #define CONFIG_REJOIN_US 30000000
 #define CONFIG_KEEP_BYTES (UINT64_C(64) << 20)
+#define CONFIG_REBALANCE_HOLD_US 30000000
+#define CONFIG_REBALANCE_APART_US 300000000
+#define CONFIG_REBALANCE_JUDGE_US 30000000
 
 struct config_node {
     char name[128], endpoint[256], public_key[KEY_TEXT];
@@ -56,6 +61,8 @@ struct config {
     bool recover;               /* true unless the file says false */
     int64_t rejoin_us;
     uint64_t keep_bytes;        /* of rows kept on a stage; 0 where recovery is off */
+    bool rebalance;             /* true unless the file says false */
+    int64_t rebalance_hold_us, rebalance_apart_us, rebalance_judge_us;
 };
 
 /* *out is the caller's: config_free. ERR_FORMAT, ERR_BOUND, ERR_IO, ERR_NOTFOUND, ERR_NOMEM. The key file itself is not

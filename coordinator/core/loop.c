@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "coordinator/core/pipeline_remote.h"
 #include "coordinator/core/runner_state.h"
+#include "coordinator/core/slowness.h"
 
 #define STALLED_US INT64_C(120000000) /* no stage computes that long on one micro-batch */
 #define EXPLAIN_MS 300                /* for asking why a node cannot be reached, and for how many nodes */
@@ -515,7 +516,7 @@ static int look_for_moves(struct runner *r, struct error *err)
         r->asked_move[0] = 0;
         r->moves = true;
         rebalance_forget(&r->rebalance, clock_us());
-    } else if (clock_us() >= r->rebalance_at && r->fruitful) {
+    } else if (clock_us() >= r->rebalance_at && r->fruitful && (!r->config || r->config->rebalance)) {
         r->rebalance_at = clock_us() + REBALANCE_EVERY_US;
         if (!replan_gain(r, &gain))
             return 0;
@@ -545,6 +546,8 @@ int loop_pass(struct runner *r, struct error *err)
         r->next_deadline = scheduler_tick(r->scheduler, clock_us());
         if (r->flowing && r->pipe)
             rc = send_work(r, err);
+        if (!rc && r->cluster && r->flowing)
+            slowness_look(r, clock_us());
         if (!rc)
             rc = look_for_moves(r, err);
         count_inside(r);

@@ -3,7 +3,9 @@
 
 enum rebalance_verdict rebalance_look(struct rebalance *r, double gain, double round_seconds, int64_t now_us)
 {
-    if (r->judging && now_us - r->moved_us >= REBALANCE_JUDGE_US && round_seconds > 0) {
+    int64_t hold = r->hold_us ? r->hold_us : REBALANCE_HOLD_US, apart = r->apart_us ? r->apart_us : REBALANCE_APART_US,
+            judge = r->judge_us ? r->judge_us : REBALANCE_JUDGE_US;
+    if (r->judging && now_us - r->moved_us >= judge && round_seconds > 0) {
         r->judging = false;
         if (r->before_seconds > 0 && round_seconds > REBALANCE_WORSE * r->before_seconds) {
             r->moved_us = now_us;
@@ -19,8 +21,7 @@ enum rebalance_verdict rebalance_look(struct rebalance *r, double gain, double r
         r->promising = true;
         r->since_us = now_us;
     }
-    if (r->judging || now_us - r->since_us < REBALANCE_HOLD_US ||
-        (r->moved && now_us - r->moved_us < REBALANCE_APART_US))
+    if (r->judging || now_us - r->since_us < hold || (r->moved && now_us - r->moved_us < apart))
         return REBALANCE_STAY;
     r->promising = false;
     r->moved = r->judging = true;

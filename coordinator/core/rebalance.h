@@ -13,6 +13,7 @@
 #define REBALANCE_WORSE 1.05                  /* a round that takes so much longer than before: back */
 
 struct rebalance { /* start from {0} */
+    int64_t hold_us, apart_us, judge_us; /* what is said above, unless 0 */
     bool promising, moved, judging;
     int64_t since_us, moved_us;
     double before_seconds;

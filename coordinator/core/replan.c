@@ -10,8 +10,6 @@
 
 #define LARGE_BYTES ((uint64_t)256 << 20)
 #define DRIFT_LEAST 64u /* micro-batches of a stage before its times count */
-#define SLOW_RATIO 3.0  /* over the plan, and over the stage that is least over it */
-#define SLOW_SECONDS 0.005
 #define REBALANCE_NODES_MAX 16u
 #define STICKY 1.10 /* what lies in memory stays there while no other plan is so much better */
 #define NEAR 1.02   /* a plan in which most blocks stay will do for a move if it is so nearly the best */
@@ -185,35 +183,24 @@ static bool near_plan(const struct runner *r, const struct view *v, const struct
 
 /* ---- Drift ------------------------------------------------------------------------------------------------------- */
 
-/* What the stages that run say about their nodes' profiles, beside the stage that is least over what was expected. */
+/* What the stages that run say about their nodes' profiles. */
 static bool measure_drift(struct runner *r)
 {
     struct runner_stage seen[PLAN_MAX_DEVICES];
-    double ratio[PLAN_MAX_DEVICES], least = 0;
     uint32_t stages = r->layout.stages;
     if (!r->corrections || !r->meter || !r->planned || !stages || stage_meter_count(r->meter) != stages ||
         (uint32_t)r->plan.stages != stages)
         return false;
     stage_meter_read(r->meter, seen);
     for (uint32_t s = 0; s < stages; s++) {
-        double expected = planning_expected(r->problem, &r->plan, s, &seen[s]);
-        if (expected <= 0 || seen[s].decode_seconds <= 0 || seen[s].microbatches < DRIFT_LEAST)
+        if (planning_expected(r->problem, &r->plan, s, &seen[s]) <= 0 || seen[s].decode_seconds <= 0 ||
+            seen[s].microbatches < DRIFT_LEAST)
             return false;
-        ratio[s] = seen[s].decode_seconds / expected;
-        least = !s || ratio[s] < least ? ratio[s] : least;
     }
     for (uint32_t s = 0; s < stages; s++) {
         uint32_t node = r->layout.stage[s].node;
-        const struct cluster_node *n = cluster_node_at(r->cluster, node);
-        bool slow = ratio[s] / least >= SLOW_RATIO && seen[s].decode_seconds >= SLOW_SECONDS;
         r->corrections[node] = planning_correct(r->planned_corrections[node], &seen[s],
                                                 planning_expected(r->problem, &r->plan, s, &seen[s]));
-        if (slow == n->slow)
-            continue;
-        cluster_set_slow(r->cluster, node, slow);
-        if (slow)
-            log_warn("worker \"%s\" is slow: blocks %u-%u take %.1f ms, %.1f times what was expected; it answers", n->name,
-                     n->first_block, n->last_block, seen[s].decode_seconds * 1e3, ratio[s]);
     }
     return true;
 }

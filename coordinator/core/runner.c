@@ -159,6 +159,11 @@ int runner_open(const struct runner_options *options, struct runner **out, struc
     int rc = 0;
     if (r->o.config_path)
         rc = config_read(r->o.config_path, &r->config, err);
+    if (r->config) {
+        r->rebalance.hold_us = r->config->rebalance_hold_us;
+        r->rebalance.apart_us = r->config->rebalance_apart_us;
+        r->rebalance.judge_us = r->config->rebalance_judge_us;
+    }
     if (!rc)
         rc = settle_options(r, err);
     if (!rc && r->o.goal != RUNNER_LOOK)

@@ -94,6 +94,7 @@ struct runner {
     bool moves, back;                 /* the next plan is free to move blocks; goes back to the old layout */
     struct rebalance rebalance;
     int64_t rebalance_at;             /* when to look again */
+    int64_t slowness_at;              /* the same, for stages that crawl */
     char asked_move[160];             /* a person's wish to plan again, for the log; "" none */
     struct error failure;             /* code 0 while all is well */
     bool progressed;                  /* this pass gave the caller something to look at */

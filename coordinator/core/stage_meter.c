@@ -12,6 +12,7 @@ struct stage_row {
     struct runner_stage sums;
     double decode[KEPT]; /* seconds of the last decoding micro-batches */
     double sequences[KEPT], context[KEPT]; /* of them: how many, and how far they looked back on average */
+    int64_t at_us[KEPT];                   /* when the result came */
     uint32_t decode_count;
 };
 
@@ -92,6 +93,7 @@ void stage_meter_result(struct stage_meter *m, const struct frame_result *result
             row->decode[at] = seconds;
             row->sequences[at] = m->sent[result->microbatch % UNDER_WAY].tokens;
             row->context[at] = m->sent[result->microbatch % UNDER_WAY].context;
+            row->at_us[at] = now_us;
         }
     }
     if (known && seen == m->stages && m->sent[result->microbatch % UNDER_WAY].decodes)
@@ -114,7 +116,7 @@ static double median(const double *ring, uint32_t count)
 {
     double sorted[KEPT];
     uint32_t n = count < KEPT ? count : KEPT;
-    memcpy(sorted, ring, sizeof sorted);
+    memcpy(sorted, ring, n * sizeof *sorted);
     qsort(sorted, n, sizeof *sorted, by_size);
     return n ? (sorted[n / 2] + sorted[(n - 1) / 2]) / 2 : 0;
 }
@@ -128,16 +130,30 @@ static double mean(const double *ring, uint32_t count)
     return n ? sum / n : 0;
 }
 
-void stage_meter_read(const struct stage_meter *m, struct runner_stage *out)
+void stage_meter_since(const struct stage_meter *m, int64_t since_us, struct runner_stage *out)
 {
     for (uint32_t s = 0; s < m->stages; s++) {
-        out[s] = m->rows[s].sums;
         const struct stage_row *row = &m->rows[s];
-        out[s].decode_seconds = median(row->decode, row->decode_count);
-        out[s].decode_sequences = mean(row->sequences, row->decode_count);
-        out[s].decode_context = mean(row->context, row->decode_count);
-        out[s].decodes = row->decode_count < KEPT ? row->decode_count : KEPT;
+        double decode[KEPT], sequences[KEPT], context[KEPT];
+        uint32_t n = 0, all = row->decode_count < KEPT ? row->decode_count : KEPT;
+        for (uint32_t i = 0; i < all; i++) {
+            if (row->at_us[i] < since_us)
+                continue;
+            decode[n] = row->decode[i];
+            sequences[n] = row->sequences[i];
+            context[n++] = row->context[i];
+        }
+        out[s] = row->sums;
+        out[s].decode_seconds = median(decode, n);
+        out[s].decode_sequences = mean(sequences, n);
+        out[s].decode_context = mean(context, n);
+        out[s].decodes = n;
     }
+}
+
+void stage_meter_read(const struct stage_meter *m, struct runner_stage *out)
+{
+    stage_meter_since(m, INT64_MIN, out);
 }
 
 void stage_meter_rounds(const struct stage_meter *m, double *round_seconds, double *hop_seconds)

@@ -18,6 +18,8 @@ void stage_meter_result(struct stage_meter *m, const struct frame_result *result
 uint32_t stage_meter_count(const struct stage_meter *m);
 /* [stages] rows. */
 void stage_meter_read(const struct stage_meter *m, struct runner_stage *out);
+/* The same, but only the decoding micro-batches whose results came at `since_us` or later. */
+void stage_meter_since(const struct stage_meter *m, int64_t since_us, struct runner_stage *out);
 /* Medians over the last decoding rounds: from submitting a micro-batch to its result, and of that what no stage spent
  * computing, for one of the stages + 1 hops (serialise, encrypt, wire, decrypt, wake). 0 while nothing was measured. */
 void stage_meter_rounds(const struct stage_meter *m, double *round_seconds, double *hop_seconds);

@@ -5,12 +5,14 @@
 #include "base/memory.h"
 #include "coordinator/core/runner_state.h"
 
-static void fill_node(const struct cluster_node *n, struct runner_node *out)
+static void fill_node(const struct cluster_node *n, bool looking, struct runner_node *out)
 {
+    /* As we see it; when we only look, as the coordinator sees it that commands the node. */
+    bool slow = n->slow || (looking && n->heartbeat.kind == CONTROL_HEARTBEAT_REPLY && n->heartbeat.u.heartbeat_reply.slow);
     snprintf(out->name, sizeof out->name, "%s", n->name);
     snprintf(out->endpoint, sizeof out->endpoint, "%s", n->endpoint);
     snprintf(out->state, sizeof out->state, "%s", node_state_name(n->state));
-    snprintf(out->detail, sizeof out->detail, "%s", n->drained ? "drained" : n->slow ? "slow" : n->detail);
+    snprintf(out->detail, sizeof out->detail, "%s", n->drained ? "drained" : slow ? "slow" : n->detail);
     snprintf(out->public_key, sizeof out->public_key, "%s", n->public_key);
     snprintf(out->version, sizeof out->version, "%s", n->program_version);
     snprintf(out->isa, sizeof out->isa, "%s", n->isa);
@@ -47,7 +49,7 @@ static void fill_node(const struct cluster_node *n, struct runner_node *out)
     }
 }
 
-static int fill_cluster(const struct cluster *c, struct runner_status *s, struct error *err)
+static int fill_cluster(const struct cluster *c, bool looking, struct runner_status *s, struct error *err)
 {
     uint32_t n = cluster_node_count(c), pairs = n * (n - 1) / 2;
     s->nodes = mem_zalloc(n, sizeof *s->nodes);
@@ -57,7 +59,7 @@ static int fill_cluster(const struct cluster *c, struct runner_status *s, struct
     s->node_count = n;
     s->epoch = cluster_epoch(c);
     for (uint32_t a = 0; a < n; a++) {
-        fill_node(cluster_node_at(c, a), &s->nodes[a]);
+        fill_node(cluster_node_at(c, a), looking, &s->nodes[a]);
         for (uint32_t b = a + 1; b < n; b++) {
             struct runner_link *link = &s->links[s->link_count];
             if (!cluster_link_between(c, a, b, &link->bytes_per_s, &link->rtt_seconds, &link->measured))
@@ -118,7 +120,7 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
         snprintf(s->energy.source, sizeof s->energy.source, "%s", here.source);
         return 0;
     }
-    int rc = fill_cluster(r->cluster, s, err);
+    int rc = fill_cluster(r->cluster, r->o.goal == RUNNER_LOOK, s, err);
     if (!rc)
         runner_energy_sum(s->nodes, s->node_count, &s->energy);
     return rc;

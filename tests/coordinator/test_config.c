@@ -16,7 +16,8 @@ static void everything_is_read(void)
                     "links:\n  - {from: a, to: b, bandwidth: 900Mbit, rtt: 0.4ms}\n"
                     "kv: {type: q8, tokens: 16384}\nactivations: bf16\ndeterministic: false\n"
                     "heartbeat: {interval: 100ms, lost: 500ms}\n"
-                    "recovery: {enabled: false, rejoin: 5s, keep: 8M}\n";
+                    "recovery: {enabled: false, rejoin: 5s, keep: 8M}\n"
+                    "rebalance: {enabled: false, hold: 2s, apart: 5m, judge: 3s}\n";
     struct config *c;
     struct error e = {0};
     if (config_read_text("/etc/brigade/cluster.yaml", text, sizeof text - 1, &c, &e)) {
@@ -38,6 +39,10 @@ static void everything_is_read(void)
     CHECK(c->kv_type_given);
     CHECK_INT(c->kv_tokens, 16384);
     CHECK_INT(c->codec, CODEC_BF16);
+    CHECK(!c->rebalance);
+    CHECK_INT(c->rebalance_hold_us, 2000000);
+    CHECK_INT(c->rebalance_apart_us, 300000000);
+    CHECK_INT(c->rebalance_judge_us, 3000000);
     CHECK(!c->deterministic);
     CHECK_INT(c->heartbeat_us, 100000);
     CHECK(!c->recover);
@@ -72,7 +77,7 @@ static void complaints_name_line_and_key(void)
     } cases[] = {
         {HEAD NODE_A "memroy: 3\n",
          "c.yaml:5: unknown key \"memroy\"; known: version, coordinator, nodes, links, kv, activations, deterministic, "
-         "heartbeat, recovery"},
+         "heartbeat, recovery, rebalance"},
         {"version: 2\n", "c.yaml:1: version: 2 is too large; the most is 1"},
         {"version: 1\ncoordinator: {key: k, host: x}\n", "c.yaml:2: unknown key \"host\" in coordinator; known: key"},
         {"version: 1\ncoordinator: {key: k}\n", "c.yaml:1: \"nodes\" is missing"},
@@ -114,6 +119,8 @@ static void complaints_name_line_and_key(void)
         {HEAD NODE_A "recovery: {keep: much}\n", "c.yaml:5: recovery.keep: \"much\" is not a size such as 64M or 0"},
         {HEAD NODE_A "recovery: {rejoin: -1s}\n", "c.yaml:5: recovery.rejoin: \"-1s\" is not a time such as 30s"},
         {HEAD NODE_A "recovery: {rejoin: 2000000s}\n", "c.yaml:5: recovery: rejoin must be from 0s to 86400s"},
+        {HEAD NODE_A "rebalance: {hold: 0.1s}\n",
+         "c.yaml:5: rebalance: hold, apart and judge must be from 1s to 86400s"},
         {HEAD NODE_A "heartbeat: {interval: never}\n",
          "c.yaml:5: heartbeat.interval: \"never\" is not a time such as 200ms"},
         {HEAD NODE_A NODE_B "  - {name: here, endpoint: \"tcp://127.0.0.1:7700\", public_key: \"" KEY_A "\"}\n",

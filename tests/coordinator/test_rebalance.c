@@ -52,6 +52,18 @@ static void a_move_that_made_it_slower_is_taken_back(void)
     CHECK(watch(&r, 352, 500, 0.9, 0.1, &v) > 0 && v == REBALANCE_MOVE);
 }
 
+static void times_are_the_files(void)
+{
+    struct rebalance r = {.hold_us = S(4), .apart_us = S(20), .judge_us = S(6)};
+    enum rebalance_verdict v;
+    CHECK_INT(watch(&r, 2, 100, 0.2, 0.1, &v), S(6));
+    CHECK_INT(v, REBALANCE_MOVE);
+    CHECK_INT(watch(&r, 8, 100, 0, 0.2, &v), S(12)); /* judged 6 s after it */
+    CHECK_INT(v, REBALANCE_BACK);
+    CHECK_INT(watch(&r, 14, 100, 0.2, 0.1, &v), S(32)); /* which counts as a move */
+    CHECK_INT(v, REBALANCE_MOVE);
+}
+
 static void a_move_that_helped_stays(void)
 {
     struct rebalance r = {0};
@@ -75,6 +87,7 @@ static const struct check_test tests[] = {
     {"only what lasts moves", only_what_lasts_moves},
     {"moves are far apart", moves_are_far_apart},
     {"a move that made it slower is taken back", a_move_that_made_it_slower_is_taken_back},
+    {"times are the file's", times_are_the_files},
     {"a move that helped stays", a_move_that_helped_stays},
     {"what else happened is not judged", what_else_happened_is_not_judged},
 };

@@ -162,6 +162,7 @@ static inline struct control_message sample_control(enum control_kind kind)
     case CONTROL_HEARTBEAT:
         m.u.heartbeat.sequence = 5;
         m.u.heartbeat.sent_us = 123456789;
+        m.u.heartbeat.slow = true;
         break;
     case CONTROL_HEARTBEAT_REPLY:
         m.u.heartbeat_reply.sequence = 5;
@@ -175,6 +176,8 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.heartbeat_reply.temperature_millic = -5000;
         m.u.heartbeat_reply.state = 2;
         m.u.heartbeat_reply.refused = 14;
+        m.u.heartbeat_reply.busy_for_us = 15;
+        m.u.heartbeat_reply.slow = true;
         m.u.heartbeat_reply.energy_measured = true;
         m.u.heartbeat_reply.energy_uj = UINT64_C(1) << 40;
         m.u.heartbeat_reply.power_mw = 6543;

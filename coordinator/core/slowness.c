@@ -1,0 +1,80 @@
+/* Compares what stages report with what was planned for them. Owns nothing. */
+#include "coordinator/core/slowness.h"
+
+#include "base/log.h"
+#include "coordinator/core/runner_state.h"
+
+#define LOOK_EVERY_US INT64_C(100000)
+#define LATELY_US INT64_C(1000000) /* what is compared came within this time */
+#define SEEN_LEAST 3u
+#define SLOW_RATIO 3.0             /* over the plan, and over the stage that is least over it */
+#define WELL_RATIO 2.0             /* below it a slow one is well again */
+#define SLOW_SECONDS 0.005         /* what takes less is not worth a word */
+#define BUSY_SECONDS 1.0
+
+enum slowness_verdict slowness_judge(const struct slowness *stages, uint32_t count, uint32_t stage)
+{
+    const struct slowness *s = &stages[stage];
+    double least = 0, longest = SLOW_RATIO * s->longest_seconds;
+    if (s->busy_seconds > BUSY_SECONDS && s->busy_seconds > longest)
+        return SLOWNESS_YES;
+    for (uint32_t i = 0; i < count; i++) {
+        if (stages[i].seen < SEEN_LEAST || !(stages[i].expected_seconds > 0) || !(stages[i].seconds > 0))
+            return SLOWNESS_UNKNOWN;
+        double ratio = stages[i].seconds / stages[i].expected_seconds;
+        least = !i || ratio < least ? ratio : least;
+    }
+    double over = s->seconds / s->expected_seconds / (least > 1 ? least : 1);
+    if (over > SLOW_RATIO && s->seconds >= SLOW_SECONDS)
+        return SLOWNESS_YES;
+    return over < WELL_RATIO || s->seconds < SLOW_SECONDS ? SLOWNESS_NO : SLOWNESS_UNKNOWN;
+}
+
+static void tell(const struct cluster_node *n, const struct slowness *s, bool slow)
+{
+    if (!slow)
+        log_warn("worker \"%s\" is no longer slow: blocks %u-%u take %.1f ms", n->name, n->first_block, n->last_block,
+                 s->seconds * 1e3);
+    else if (s->busy_seconds > BUSY_SECONDS)
+        log_warn("worker \"%s\" is slow: blocks %u-%u have been at one micro-batch for %.1f s, at most %.2f s was expected; "
+                 "it answers", n->name, n->first_block, n->last_block, s->busy_seconds, s->longest_seconds);
+    else
+        log_warn("worker \"%s\" is slow: blocks %u-%u take %.1f ms, %.1f times what was expected; it answers", n->name,
+                 n->first_block, n->last_block, s->seconds * 1e3, s->seconds / s->expected_seconds);
+}
+
+void slowness_look(struct runner *r, int64_t now_us)
+{
+    struct runner_stage seen[PLAN_MAX_DEVICES];
+    struct slowness stage[PLAN_MAX_DEVICES];
+    uint32_t stages = r->layout.stages;
+    for (uint32_t i = 0; i < cluster_node_count(r->cluster); i++)
+        if (cluster_node_at(r->cluster, i)->slow && !cluster_node_at(r->cluster, i)->has_stage)
+            cluster_set_slow(r->cluster, i, false); /* there is nothing it could be slow at */
+    if (now_us < r->slowness_at || !r->meter || !r->planned || !r->problem || !stages || r->plan.stages != (int)stages ||
+        stage_meter_count(r->meter) != stages)
+        return;
+    r->slowness_at = now_us + LOOK_EVERY_US;
+    stage_meter_since(r->meter, now_us - LATELY_US, seen);
+    uint32_t chunks = (r->o.prompt_tokens + r->o.chunk_tokens - 1) / r->o.chunk_tokens;
+    for (uint32_t s = 0; s < stages; s++) {
+        const struct control_message *beat = &cluster_node_at(r->cluster, r->layout.stage[s].node)->heartbeat;
+        double chunk = r->plan.stage[s].prefill_s / (chunks ? chunks : 1);
+        stage[s] = (struct slowness){
+            .expected_seconds = planning_expected(r->problem, &r->plan, s, &seen[s]),
+            .seconds = seen[s].decode_seconds,
+            .seen = seen[s].decodes,
+            .longest_seconds = chunk > r->plan.stage[s].decode_s ? chunk : r->plan.stage[s].decode_s,
+            .busy_seconds =
+                beat->kind == CONTROL_HEARTBEAT_REPLY ? (double)beat->u.heartbeat_reply.busy_for_us / 1e6 : 0,
+        };
+    }
+    for (uint32_t s = 0; s < stages; s++) {
+        const struct cluster_node *n = cluster_node_at(r->cluster, r->layout.stage[s].node);
+        enum slowness_verdict verdict = slowness_judge(stage, stages, s);
+        if (verdict == SLOWNESS_UNKNOWN || (verdict == SLOWNESS_YES) == n->slow)
+            continue;
+        cluster_set_slow(r->cluster, r->layout.stage[s].node, verdict == SLOWNESS_YES);
+        tell(n, &stage[s], n->slow);
+    }
+}

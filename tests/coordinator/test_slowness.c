@@ -1,0 +1,81 @@
+/* Slow or not: over the plan, over the others, or at one micro-batch for too long; and nothing said when little is known. */
+#include "tests/check.h"
+
+#include "coordinator/core/slowness.h"
+
+/* A stage that takes `times` times what was planned: 10 ms. */
+static struct slowness stage(double times)
+{
+    return (struct slowness){.expected_seconds = 0.01, .seconds = 0.01 * times, .seen = 10, .longest_seconds = 0.1};
+}
+
+static void one_that_crawls(void)
+{
+    struct slowness s[] = {stage(1.1), stage(3.5), stage(0.9)};
+    CHECK_INT(slowness_judge(s, 3, 0), SLOWNESS_NO);
+    CHECK_INT(slowness_judge(s, 3, 1), SLOWNESS_YES);
+    CHECK_INT(slowness_judge(s, 3, 2), SLOWNESS_NO);
+}
+
+static void all_that_crawl_have_a_bad_plan(void)
+{
+    struct slowness s[] = {stage(4), stage(5), stage(4.5)};
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK_INT(slowness_judge(s, 3, i), SLOWNESS_NO);
+}
+
+static void no_flutter_in_between(void)
+{
+    struct slowness s[] = {stage(1), stage(2.5)};
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
+    s[1] = stage(1.9);
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_NO);
+}
+
+static void microseconds_do_not_matter(void)
+{
+    struct slowness s[] = {stage(1), stage(10)};
+    for (uint32_t i = 0; i < 2; i++) {
+        s[i].seconds /= 100;
+        s[i].expected_seconds /= 100;
+    }
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_NO);
+}
+
+static void little_is_known(void)
+{
+    struct slowness s[] = {stage(1), stage(10)};
+    s[0].seen = 2;
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
+    s[0] = stage(1);
+    s[1].expected_seconds = 0;
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
+}
+
+static void a_micro_batch_that_does_not_end(void)
+{
+    struct slowness s[] = {{.longest_seconds = 0.1}, {.longest_seconds = 0.1}};
+    s[1].busy_seconds = 0.9;
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
+    s[1].busy_seconds = 1.1;
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_YES);
+    CHECK_INT(slowness_judge(s, 2, 0), SLOWNESS_UNKNOWN);
+    s[1].longest_seconds = 5; /* a slow board with a long prompt */
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
+    s[1].busy_seconds = 15.1;
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_YES);
+}
+
+static const struct check_test tests[] = {
+    {"one that crawls", one_that_crawls},
+    {"all that crawl have a bad plan", all_that_crawl_have_a_bad_plan},
+    {"no flutter in between", no_flutter_in_between},
+    {"microseconds do not matter", microseconds_do_not_matter},
+    {"little is known", little_is_known},
+    {"a micro-batch that does not end", a_micro_batch_that_does_not_end},
+};
+
+int main(int argc, char **argv)
+{
+    return check_main(argc, argv, tests, sizeof tests / sizeof *tests);
+}
