@@ -3,14 +3,17 @@
 
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static _Atomic long failing_at = -1; /* -1: the environment not read yet, 0: never */
 static _Atomic long counted;
+static _Atomic bool telling; /* a program that was asked by its environment says when it happens */
 
 static long fail_at(void)
 {
@@ -20,6 +23,7 @@ static long fail_at(void)
         value = text ? atol(text) : 0;
         if (value < 0)
             value = 0;
+        atomic_store(&telling, value > 0);
         atomic_store_explicit(&failing_at, value, memory_order_relaxed);
     }
     return value;
@@ -28,13 +32,18 @@ static long fail_at(void)
 void mem_fail_at(long k)
 {
     atomic_store(&counted, 0);
+    atomic_store(&telling, false);
     atomic_store(&failing_at, k);
 }
 
 static int must_fail(void)
 {
     long at = fail_at();
-    return at && atomic_fetch_add(&counted, 1) + 1 == at;
+    if (!at || atomic_fetch_add(&counted, 1) + 1 != at)
+        return 0;
+    if (atomic_load(&telling))
+        dprintf(STDERR_FILENO, "BRIGADE_FAIL_ALLOC: allocation %ld fails\n", at);
+    return 1;
 }
 
 void *mem_alloc(size_t bytes)

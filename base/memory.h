@@ -1,5 +1,6 @@
 /* Allocation: every allocation of brigade's own goes through here, so that tests can make the k-th one fail
- * (BRIGADE_FAIL_ALLOC=k, counted from 1 over the process) and large arrays can ask for alignment and huge pages. */
+ * (BRIGADE_FAIL_ALLOC=k, counted from 1 over the process; a line on stderr says when it does) and large arrays can ask
+ * for alignment and huge pages. */
 #ifndef BRIGADE_BASE_MEMORY_H
 #define BRIGADE_BASE_MEMORY_H
 

@@ -17,7 +17,7 @@ import time
 
 import yaml
 
-NODE_KEYS = {"throttle", "threads", "cpu", "memory_limit", "isa"}
+NODE_KEYS = {"throttle", "threads", "cpu", "memory_limit", "isa", "models", "cache"}
 LINK_KEYS = {"from", "to", "bandwidth", "back", "rtt", "jitter", "loss"}
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
@@ -76,6 +76,7 @@ class Bed:
         self.names = [n["name"] for n in document.get("nodes") or []]
         self.bed = document.get("testbed") or {}
         self.processes, self.namespaces, self.groups, self.missing = [], [], [], []
+        self.workers = {}  # the running process of each node, by its number
         self.check()
 
     def check(self):
@@ -229,9 +230,9 @@ class Bed:
                 with open(path, "w") as f:
                     f.write(str(os.getpid()))
         command = [self.worker, "--listen", f"tcp://0.0.0.0:{self.port(i)}", "--key", self.keys[i], "--allow", self.coordinator,
-                   "--name", self.names[i], "--cache", os.path.join(self.folder, f"{self.names[i]}.cache"),
+                   "--name", self.names[i], "--cache", wish.get("cache") or os.path.join(self.folder, f"{self.names[i]}.cache"),
                    "--threads", str(wish.get("threads", 1))]
-        for folder in self.models:
+        for folder in [wish["models"]] if "models" in wish else self.models:
             command += ["--models", folder]
         memory = self.document["nodes"][i].get("memory")
         if memory:
@@ -246,6 +247,7 @@ class Bed:
                                     *command], stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=enter, env=environment)
         log.close()
         self.processes.append(process)
+        self.workers[i] = process
         ready = process.stdout.readline()
         if not ready:
             with open(log.name) as f:
@@ -288,6 +290,36 @@ class Bed:
         with open(path, "w") as f:
             yaml.safe_dump(out, f, sort_keys=False, width=200)
 
+    # -- accidents ------------------------------------------------------------------------------------------------------
+
+    def restart(self, i):
+        """The same board, switched on again: killed if it still runs."""
+        self.workers[i].kill()
+        self.workers[i].wait()
+        self.workers[i].stdout.close()
+        self.processes.remove(self.workers[i])
+        self.node(i)
+
+    def cut(self, i, j):
+        """Pulls the plug of the wire between two nodes; the coordinator is the last one."""
+        self.inside(i, "ip", "link", "set", f"w{j}", "down")
+
+    def join(self, i, j):
+        """And in again. Routes over a wire are gone when it is down."""
+        self.inside(i, "ip", "link", "set", f"w{j}", "up")
+        wish = self.link(*[(self.names + ["coordinator"])[k] for k in (i, j)])
+        nets = [88] if any(key in wish for key in ("rtt", "jitter", "loss")) else [88, 77]
+        for net in nets:
+            self.inside(i, "ip", "route", "replace", f"10.{net}.0.{j + 1}/32", "dev", f"w{j}", "src", f"10.88.0.{i + 1}")
+
+    def slow(self, i, j, rate):
+        """Another rate (text; None: as fast as it goes) for a wire, both ways."""
+        for here, there in ((i, j), (j, i)):
+            subprocess.run(["ip", "netns", "exec", self.space(here), "tc", "qdisc", "del", "dev", f"w{there}", "root"],
+                           capture_output=True)
+            if rate:
+                self.shape(here, f"w{there}", bits(rate))
+
     def command(self, *words):
         """Words to run a command where the coordinator sits."""
         return ["ip", "netns", "exec", self.space(len(self.names)), *map(str, words)]
@@ -325,7 +357,7 @@ As root only. In COMMAND, the word CONFIG stands for that file's path.
     nodes: [{name: pi, memory: 1G}, {name: orin}]
     kv: {type: f16, tokens: 4096}
     testbed:
-      nodes: {pi: {throttle: 4, threads: 1, cpu: 50%, memory_limit: 2G}, orin: {throttle: 2}}
+      nodes: {pi: {throttle: 4, threads: 1, cpu: 50%, memory_limit: 2G}, orin: {throttle: 2, models: /none, cache: /mnt/small}}
       default: {bandwidth: 1Gbit, rtt: 0.3ms}
       links: [{from: pi, to: orin, bandwidth: 100Mbit, back: 50Mbit, rtt: 4ms, jitter: 0.5ms, loss: 0.1%}]
 

@@ -27,6 +27,14 @@ class Server:
             line = self.process.stdout.readline()
             assert line.startswith("ready"), f"serve said {line!r}: {self.process.stderr.read() if not line else ''}"
 
+    @classmethod
+    def of(cls, process, line):
+        """Around a process that was started elsewhere and said this line."""
+        server = cls.__new__(cls)
+        server.process, server.key = process, None
+        server.port = int(re.search(r"http://[^ ]*:(\d+)", line).group(1))
+        return server
+
     def connect(self, timeout=60):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 

@@ -4,6 +4,7 @@ BRIGADE_RECOVERY_ROUNDS=200 runs that many rounds instead of the few of every da
 BRIGADE_RECOVERY_SEED repeats one.
 """
 import concurrent.futures
+import http.client
 import json
 import os
 import random
@@ -14,27 +15,10 @@ import threading
 import time
 
 from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, main, one_line, slower
+from lab_streams import STREAMS, asked, settle, stream_text, undisturbed, with_stage
 from server import Server
 
-STREAMS = 8
-TOKENS = 120
 SLOW = slower(20)
-
-
-def asked(i):
-    """Requests of different lengths and kinds of sampling."""
-    return {"prompt": PROMPT[:10 + 4 * i], "max_tokens": TOKENS - 5 * i, "temperature": 0 if i % 2 else 0.9, "seed": i, "ignore_eos": True}
-
-
-def stream_text(server, i):
-    return "".join(event["choices"][0]["text"] for event in server.events("/v1/completions", asked(i)) if event["choices"])
-
-
-def undisturbed():
-    server = Server()
-    texts = [server.text(**asked(i))["choices"][0]["text"] for i in range(STREAMS)]
-    server.stop()
-    return texts
 
 
 def restart(cluster, i):
@@ -75,23 +59,6 @@ class Strikes:
         restart(self.cluster, other)
 
 
-def with_stage(server, cluster):
-    """A worker that the pipe needs."""
-    busy = {node["name"] for node in json.loads(server.get("/status"))["nodes"] if node["state"] == "ready"}
-    return next(i for i, worker in enumerate(cluster.workers) if worker.name in busy)
-
-
-def settle(server, count):
-    """Until all workers are there again."""
-    until = time.monotonic() + 30
-    while True:
-        nodes = json.loads(server.get("/status"))["nodes"]
-        if sum(node["state"] in ("ready", "idle") for node in nodes) == count:
-            return
-        assert time.monotonic() < until, nodes
-        time.sleep(0.05)
-
-
 def test_streams_survive_what_happens_to_workers():
     rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS") or ("1" if os.environ.get("BRIGADE_TEST_THIN") else "3"))
     seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
@@ -112,7 +79,7 @@ def test_streams_survive_what_happens_to_workers():
                 kind = dice.choice([strikes.kill, strikes.kill, strikes.freeze, strikes.terminate, strikes.kill_two])
                 victim = dice.randrange(count)
                 if not number:  # the first strike is felt, whatever the dice say
-                    kind, victim = strikes.kill, with_stage(server, cluster)
+                    kind, victim = strikes.kill, with_stage(server, [worker.name for worker in cluster.workers])[0]
                 kind(victim)
                 for i, stream in enumerate(streams):
                     text = stream.result(timeout=60)
@@ -219,6 +186,106 @@ def test_another_coordinator_takes_over():
     assert sum(worker.errors().count(", kept in ") for worker in cluster.workers) == 3
     print(f"     took over in {took:.1f} s, links measured again")
     second.stop()
+    cluster.stop()
+
+
+def raw_stream(server, body):
+    """The data of all events of a stream that need not end well."""
+    data = server.request("POST", "/v1/completions", {**body, "stream": True})[2].decode()
+    return [event[6:] for event in data.split("\n\n") if event.startswith("data: ")]
+
+
+def interrupted_stream(server, i, begun):
+    """What a client has when its server goes away: the text so far, whether a reason for its end came, and [DONE]."""
+    connection = server.connect()
+    data = b""
+    try:
+        connection.request("POST", "/v1/completions", json.dumps({**asked(i), "stream": True}))
+        reply = connection.getresponse()
+        while piece := reply.read1(65536):
+            data += piece
+            begun.release()
+    except (OSError, http.client.HTTPException):
+        pass  # cut off in the middle of a chunk
+    finally:
+        connection.close()
+    events = [event[6:] for event in data.decode().split("\n\n") if event.startswith("data: ")]
+    done = "[DONE]" in events
+    choices = [c for event in events if event.startswith("{") and event.endswith("}") for c in json.loads(event).get("choices", [])]
+    return "".join(c["text"] for c in choices), [c["finish_reason"] for c in choices if c["finish_reason"]], done
+
+
+def end_with_streams(end):
+    """A server ended while eight streams run, and another one with its key: nobody was told that half an answer is whole."""
+    want = undisturbed()
+    cluster = Cluster(3, env=SLOW)
+    first = Server("-c", cluster.config, "--stages", 3, "--grace", 0)
+    layout = [(node["name"], node["stage"]) for node in json.loads(first.get("/status"))["nodes"]]
+    begun = threading.Semaphore(0)
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(interrupted_stream, first, i, begun) for i in range(STREAMS)]
+        for _ in range(3 * STREAMS):
+            assert begun.acquire(timeout=60)
+        reads = sum(worker.errors().count(" read in ") for worker in cluster.workers)
+        end(first)
+        results = [stream.result(timeout=60) for stream in streams]
+    cut = 0
+    for i, (text, reasons, done) in enumerate(results):
+        if text == want[i]:
+            continue  # it had come to its end before
+        cut += 1
+        assert want[i].startswith(text), (i, text, want[i])
+        assert not done and not {"stop", "length"} & set(reasons), (i, reasons, done)
+    assert cut, "all streams were over too soon"
+    started = time.monotonic()
+    second = Server("-c", cluster.config, "--stages", 3)
+    took = time.monotonic() - started
+    assert [(node["name"], node["stage"]) for node in json.loads(second.get("/status"))["nodes"]] == layout
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        assert list(pool.map(lambda i: stream_text(second, i), range(STREAMS))) == want
+    assert sum(worker.errors().count(" read in ") for worker in cluster.workers) == reads  # no byte of weights
+    print(f"     {cut} streams interrupted; another coordinator was ready after {took:.1f} s")
+    second.stop()
+    cluster.stop()
+
+
+def test_a_killed_coordinator_completes_nothing():
+    end_with_streams(lambda server: server.kill())
+
+
+def test_a_stopped_coordinator_completes_nothing():
+    end_with_streams(lambda server: server.stop())
+
+
+def test_a_server_waits_refuses_and_recovers():
+    """What is left cannot hold the model: the stream waits, ends with the arithmetic; the server stays, says so, and works
+    again when the board is back."""
+    cluster = Cluster(2, worker_args=["--memory", "8M"], env=SLOW)
+    server = Server("-c", cluster.config, "--kv-tokens", "512", "--ctx", "512", "--rejoin-timeout", "2")
+    want = server.text(**asked(1))["choices"][0]["text"]
+    old = cluster.workers[1]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(raw_stream, server, {**asked(1), "max_tokens": 400})
+        time.sleep(0.7)
+        old.stop()
+        struck = time.monotonic()
+        last = stream.result(timeout=30)[-1]
+    assert 2 <= time.monotonic() - struck < 8
+    error = json.loads(last)["error"]["message"]
+    for word in ('"w1" was lost', "MiB", "waited 2.0 s"):
+        assert word in error, error
+    status, headers, body = server.request("POST", "/v1/completions", asked(1))
+    assert status == 503 and int(headers["Retry-After"]) >= 1 and b"was lost" in body, (status, body)
+    health = json.loads(server.request("GET", "/health")[2])
+    assert health["status"] == "degraded" and "was lost" in health["detail"], health
+    cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--memory", "8M", "--listen", old.endpoint, env=SLOW)
+    until = time.monotonic() + 30
+    while server.request("POST", "/v1/completions", {**asked(1), "max_tokens": 1})[0] != 200:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert server.text(**asked(1))["choices"][0]["text"] == want
+    assert json.loads(server.get("/health"))["status"] == "ready"
+    server.stop()
     cluster.stop()
 
 

@@ -3,15 +3,14 @@ import glob
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
 import time
 
 from lab import BRIGADE, MODEL, SOURCE, SkipTest, main, one_line, temporary_folder
+from lab_network import BUILD, need_lab
 
-BUILD = os.path.dirname(os.path.dirname(BRIGADE))
 TESTBED = os.path.join(SOURCE, "scripts", "testbed")
 LAB = """version: 1
 nodes: [{name: slow, memory: 9M}, {name: fast, memory: 9M}]
@@ -32,15 +31,6 @@ def testbed(text, *command, env=None):
 
 def spaces():
     return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-
-
-def need_lab():
-    if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
-        raise SkipTest("needs root, ip and tc")
-    probe = f"brigade-probe-{os.getpid()}"
-    if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:
-        raise SkipTest("no network namespaces here")
-    subprocess.run(["ip", "netns", "del", probe], check=True)
 
 
 def test_a_lab_is_built_measured_and_taken_down():

@@ -1,0 +1,47 @@
+"""Eight streams through a server, each of its own length and kind of sampling; what they would say undisturbed; and the
+wait until all boards are there again."""
+import json
+import time
+
+from lab import PROMPT
+from server import Server
+
+STREAMS = 8
+TOKENS = 120
+
+
+def asked(i):
+    """Requests of different lengths and kinds of sampling."""
+    return {"prompt": PROMPT[:10 + 4 * i], "max_tokens": TOKENS - 5 * i, "temperature": 0 if i % 2 else 0.9, "seed": i, "ignore_eos": True}
+
+
+def stream_text(server, i):
+    return "".join(event["choices"][0]["text"] for event in server.events("/v1/completions", asked(i)) if event["choices"])
+
+
+def undisturbed(**options):
+    server = Server(**options)
+    texts = [server.text(**asked(i))["choices"][0]["text"] for i in range(STREAMS)]
+    server.stop()
+    return texts
+
+
+def nodes_of(server):
+    return json.loads(server.get("/status"))["nodes"]
+
+
+def with_stage(server, names):
+    """The numbers, among these names, of the workers that the pipe needs."""
+    busy = {node["name"] for node in nodes_of(server) if node["state"] == "ready"}
+    return [i for i, name in enumerate(names) if name in busy]
+
+
+def settle(server, count, seconds=30):
+    """Until so many workers are there again."""
+    until = time.monotonic() + seconds
+    while True:
+        nodes = nodes_of(server)
+        if sum(node["state"] in ("ready", "idle") for node in nodes) == count:
+            return
+        assert time.monotonic() < until, nodes
+        time.sleep(0.05)

@@ -1,0 +1,146 @@
+"""What is noticed of a worker, and when: dead, frozen and cut off are gone within the time that cluster.yaml gives; one that
+crawls is slow, stays, and is well again later. Streams run meanwhile and say what they would have said.
+
+Times are compared with the limits of cluster.yaml, with a margin for machines that are busy: noticing is a matter of
+deadlines, not of speed.
+"""
+import concurrent.futures
+import json
+import os
+import signal
+import time
+
+from lab import MODEL, Cluster, brigade, main, slower
+from lab_changing import Changing, Watched
+from lab_network import BUILD, inside, need_lab
+from lab_streams import STREAMS, nodes_of, settle, stream_text, undisturbed, with_stage
+from testbed_lab import Bed
+
+LOST = 1.0    # heartbeat: {lost: 1s}
+BEAT = 0.2    # and its interval
+MARGIN = 2.0  # of a machine that has more to do
+YAML = "heartbeat: {interval: 200ms, lost: 1s}\nrebalance: {enabled: false}\nrecovery: {rejoin: 60s}\n"
+
+
+def meanwhile(server, want, work):
+    """Does `work` while eight streams run, which then are as they should be."""
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(stream_text, server, i) for i in range(STREAMS)]
+        time.sleep(0.7)
+        try:
+            result = work()
+        finally:
+            texts = [stream.result(timeout=120) for stream in streams]
+        assert texts == want, (texts, want)
+    return result
+
+
+def test_dead_and_frozen_are_gone():
+    want = undisturbed()
+    cluster = Cluster(3, env=slower(20), extra=YAML)
+    server = Watched("-c", cluster.config, "--stages", 2)
+    names = [worker.name for worker in cluster.workers]
+    victim = cluster.workers[with_stage(server, names)[0]]
+
+    def freeze():
+        struck = time.monotonic()
+        victim.kill(signal.SIGSTOP)
+        took = server.told(f'"{victim.name}" was lost', struck)[0]
+        victim.kill(signal.SIGCONT)
+        return took
+    took = meanwhile(server, want, freeze)
+    assert LOST - BEAT <= took < LOST + BEAT + MARGIN, f"a frozen worker was missed after {took:.2f} s"
+    print(f"     frozen: missed after {took:.2f} s")
+    settle(server, 3)
+    victim = cluster.workers[with_stage(server, names)[0]]
+
+    def kill():
+        struck = time.monotonic()
+        victim.kill()
+        return server.told(f'"{victim.name}" was lost', struck)[0]
+    took = meanwhile(server, want, kill)
+    assert took < LOST + MARGIN, f"a dead worker was missed after {took:.2f} s"
+    print(f"     dead: missed after {took:.2f} s")
+    server.end()
+    cluster.stop()
+
+
+def test_cut_off_is_gone():
+    need_lab()
+    want = undisturbed()
+    document = {"version": 1, "nodes": [{"name": name} for name in ("w0", "w1", "w2")], "recovery": {"rejoin": "60s"},
+                "heartbeat": {"interval": "200ms", "lost": "1s"},
+                "testbed": {"nodes": {name: {"throttle": 20} for name in ("w0", "w1", "w2")}}}
+    with Bed(document, BUILD, [os.path.dirname(MODEL)]) as bed, inside(bed.space(3)):
+        server = Watched("-c", bed.config, "--stages", 2)
+        victim = with_stage(server, ["w0", "w1", "w2"])[0]
+
+        def cut():
+            struck = time.monotonic()
+            for other in {0, 1, 2, 3} - {victim}:
+                bed.cut(victim, other)
+            took = server.told(f'"w{victim}" was lost', struck)[0]
+            for other in {0, 1, 2, 3} - {victim}:
+                bed.join(victim, other)
+            return took
+        took = meanwhile(server, want, cut)
+        assert took < LOST + BEAT + MARGIN, f"a worker that was cut off was missed after {took:.2f} s"
+        print(f"     cut off: missed after {took:.2f} s")
+        settle(server, 3)
+        server.end()
+
+
+def detail(server, name):
+    return next(node["detail"] for node in nodes_of(server) if node["name"] == name)
+
+
+def looked(cluster, name):
+    """What `brigade status` says, which asks the workers themselves."""
+    nodes = json.loads(brigade("status", "-c", cluster.config, "--json").stdout)["nodes"]
+    return next(node["detail"] for node in nodes if node["name"] == name)
+
+
+def test_crawling_is_slow_and_stays():
+    want = undisturbed()
+    factor = float(slower(20)["BRIGADE_TEST_SLOWDOWN"])
+    lab = Changing(3, factor, YAML)
+    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    names = [worker.name for worker in lab.cluster.workers]
+    victim = with_stage(server, names)[1]
+    name = names[victim]
+
+    def crawl():
+        struck = time.monotonic()
+        lab.set(victim, factor * 8)
+        took = server.told(f'"{name}" is slow: .* times what was expected; it answers', struck)[0]
+        assert detail(server, name) == "slow", nodes_of(server)
+        until = time.monotonic() + 3  # the worker hears of it with the next heartbeat
+        while looked(lab.cluster, name) != "slow":
+            assert time.monotonic() < until
+        lab.set(victim, factor)
+        back = time.monotonic()
+        server.told(f'"{name}" is no longer slow', back)
+        assert detail(server, name) == "", nodes_of(server)
+        return took
+    took = meanwhile(server, want, crawl)
+    print(f"     eight times as slow: said after {took:.2f} s")
+    assert took < 2 + MARGIN, f"a crawling worker was noticed after {took:.2f} s"
+
+    def nearly_stand():
+        """One micro-batch that does not end for seconds."""
+        struck = time.monotonic()
+        lab.set(victim, factor * 100)
+        took = server.told(f'"{name}" is slow', struck)[0]
+        lab.set(victim, factor)
+        return took
+    took = meanwhile(server, want, nearly_stand)
+    print(f"     hundred times as slow: said after {took:.2f} s")
+    assert took < 2 + MARGIN, f"a worker that nearly stands was noticed after {took:.2f} s"
+    assert server.metrics()["brigade_recoveries_total"] == 0
+    assert not any("was lost" in line for _, line in server.lines), server.lines
+    server.end()
+    lab.cluster.stop()
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -1,0 +1,114 @@
+"""Blocks that move while streams run: by themselves when a worker has become slow, back when the move made things worse, and
+by hand. No stream says another word than it would have.
+
+The damping is cluster.yaml's (30 s, 5 minutes): here it is seconds.
+"""
+import concurrent.futures
+import json
+import re
+import threading
+import time
+
+from lab import brigade, main, slower
+from lab_changing import Changing, Watched
+from lab_streams import STREAMS, stream_text, undisturbed, with_stage
+
+FACTOR = float(slower(12)["BRIGADE_TEST_SLOWDOWN"])
+DAMPED = "recovery: {rejoin: 60s}\nrebalance: {hold: 2s, apart: 8s, judge: 3s}\n"
+AGAIN = r"works again after .*\((.*)\); "
+
+
+class Busy:
+    """Streams without end, each compared with what it must be."""
+
+    def __init__(self, server, want):
+        self.server, self.want, self.over, self.rounds = server, want, threading.Event(), 0
+        self.pool = concurrent.futures.ThreadPoolExecutor(STREAMS)
+        self.streams = [self.pool.submit(self.go_on, i) for i in range(STREAMS)]
+
+    def go_on(self, i):
+        while not self.over.is_set():
+            text = stream_text(self.server, i)
+            assert text == self.want[i], f"stream {i}: {text!r} is not {self.want[i]!r}"
+            self.rounds += 1
+
+    def end(self):
+        self.over.set()
+        for stream in self.streams:
+            stream.result(timeout=120)
+        assert self.rounds >= STREAMS
+
+
+def layout(line):
+    """Blocks of each worker, from the line that tells of a recovery."""
+    return {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"(\w+) (\d+)-(\d+)", re.search(AGAIN, line)[1])}
+
+
+def count(blocks):
+    return blocks[1] - blocks[0] + 1
+
+
+def test_blocks_move_by_themselves_and_back():
+    want = undisturbed()
+    lab = Changing(2, FACTOR, DAMPED)
+    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    streams = Busy(server, want)
+    time.sleep(1)
+    started = time.monotonic()
+    lab.set(0, FACTOR * 6)
+    took, why = server.told("another plan is [0-9]+ % faster; blocks move", started, 60)
+    _, line = server.told(AGAIN, started + took, 60)
+    moved = layout(line)
+    assert count(moved["w0"]) < count(moved["w1"]), line
+    print(f"     moved {took:.1f} s after it became slow: {why.split('drifted: ')[-1].strip()}, {moved}")
+    # The board that took the blocks becomes slower than the other one was.
+    at = time.monotonic()
+    lab.set(1, FACTOR * 40)
+    lab.set(0, FACTOR)
+    took, _ = server.told("the move made it slower .*: blocks go back", at, 60)
+    _, line = server.told(AGAIN, at + took, 60)
+    back = layout(line)
+    assert count(back["w0"]) > count(moved["w0"]), (moved, back)
+    print(f"     back {took:.1f} s after the other became slower still: {back}")
+    lab.set(1, FACTOR)
+    streams.end()
+    server.end()
+    lab.cluster.stop()
+
+
+def test_by_hand_while_streams_run():
+    want = undisturbed()
+    lab = Changing(3, FACTOR, "recovery: {rejoin: 60s}\nrebalance: {enabled: false}\n")
+    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    names = [worker.name for worker in lab.cluster.workers]
+    streams = Busy(server, want)
+    for _ in range(2):
+        victim = with_stage(server, names)[0]
+        for words in (["drain", names[victim]], ["drain", names[victim], "--undo"]):
+            at = time.monotonic()
+            done = brigade(*words, "--port", server.port)
+            assert done.returncode == 0, done.stderr
+            if "--undo" not in words:
+                server.told(AGAIN, at)
+        assert victim not in with_stage(server, names)
+        time.sleep(0.5)
+    slow = with_stage(server, names)[0]
+    lab.set(slow, FACTOR * 6)
+    until = time.monotonic() + 60
+    while True:  # measured stage times need some micro-batches before they count
+        at = time.monotonic()
+        done = brigade("rebalance", "--port", server.port, "--json")
+        assert done.returncode == 0, done.stderr
+        if json.loads(done.stdout)["moves"]:
+            break
+        assert time.monotonic() < until, done.stdout
+        time.sleep(0.5)
+    server.told(AGAIN, at)
+    streams.end()
+    assert not any("was lost" in line for _, line in server.lines), server.lines
+    server.end()
+    lab.cluster.stop()
+
+
+if __name__ == "__main__":
+    main(globals())
