@@ -35,6 +35,17 @@ void compute_reply_failure(struct compute *c, const struct mail *job, const stru
     say_failure(c, job->message.request, job->message.epoch, why, &job->peer);
 }
 
+/* What was meant for our stage, or said by it, is lost: the epoch cannot go on, and nobody else knows. Once an epoch. */
+static void fail_epoch(struct compute *c, const struct error *why)
+{
+    atomic_fetch_add(&c->w->vitals.dropped, 1);
+    if (!c->holding.stage || c->session.failed)
+        return;
+    log_warn("%s", why->text);
+    c->session.failed = true;
+    say_failure(c, 0, c->session.epoch, why, NULL);
+}
+
 void compute_fail(struct compute *c, const struct frame_work *w, const struct error *why)
 {
     log_warn("micro-batch %llu: %s", (unsigned long long)w->microbatch, why->text);
@@ -55,8 +66,8 @@ void compute_fail(struct compute *c, const struct frame_work *w, const struct er
             o->to = c->session.receiver;
             o->parts = 1;
             outbox_flush(c);
+            return;
         }
-        return;
     }
     /* No way to the coordinator on the data plane from here: say it on the control plane, once an epoch. */
     if (c->session.failed)
@@ -82,8 +93,8 @@ void outbox_flush(struct compute *c)
     int rc = o->to_next && !c->next ? ERR_LOST
                                     : link_send(o->to_next ? c->next : c->w->data, o->to_next ? NULL : &o->to, parts,
                                                 o->parts, &err);
-    if (rc == ERR_BUSY || rc == ERR_AUTH)
-        return; /* the peer is slow or not there yet: we wait with it, and take no more work */
+    if (rc == ERR_BUSY || rc == ERR_AUTH || rc == ERR_NOMEM)
+        return; /* the peer is slow or not there yet, or we are: we wait with it, and take no more work */
     o->full = false;
     if (rc) {
         log_debug("dropped a message of %zu bytes: %s", bytes, err.text);
@@ -183,10 +194,13 @@ static void take_frame(struct compute *c, const struct link_message *m, int64_t 
     for (size_t i = 0; i < m->part_count; i++)
         bytes += m->parts[i].size;
     atomic_fetch_add(&c->w->vitals.bytes_in, bytes);
-    if (decode(m, &f, &why)) {
+    int rc = decode(m, &f, &why);
+    if (rc == ERR_NOMEM)
+        fail_epoch(c, &why);
+    else if (rc)
         refuse_frame(c, &m->from, &why);
+    if (rc)
         return;
-    }
     switch (session_receive(&c->session, &m->from, &f, &why)) {
     case SESSION_COMPUTE:
         c->last_frame_ms = received_us / 1000;
@@ -245,6 +259,10 @@ static bool take_from_data(struct compute *c)
     int rc = link_receive(c->w->data, &m, &err);
     if (rc == 0)
         return false;
+    if (rc == ERR_NOMEM) {
+        fail_epoch(c, &err);
+        return true;
+    }
     if (rc < 0) {
         log_debug("%s", err.text);
         atomic_fetch_add(&c->w->vitals.dropped, 1);

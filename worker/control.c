@@ -29,14 +29,19 @@ struct control {
 
 static int send_to(struct control *c, const struct control_message *m, const struct link_peer *to)
 {
-    struct buffer b = {0};
     struct error err = {0};
-    int rc = control_encode(m, &b, &err);
-    if (!rc)
-        rc = link_send(c->w->control, to, &(struct link_part){b.data, b.size}, 1, &err);
+    int rc = ERR_NOMEM;
+    for (int i = 0; rc == ERR_NOMEM && i < MEMORY_TRIES; i++) { /* somebody waits for it */
+        struct buffer b = {0};
+        if (i)
+            usleep(MEMORY_WAIT_US);
+        rc = control_encode(m, &b, &err);
+        if (!rc)
+            rc = link_send(c->w->control, to, &(struct link_part){b.data, b.size}, 1, &err);
+        buffer_free(&b);
+    }
     if (rc && rc != ERR_LOST)
         log_warn("cannot send %s: %s", control_kind_name(m->kind), err.text);
-    buffer_free(&b);
     return rc;
 }
 
@@ -257,6 +262,19 @@ static void bad_message(struct control *c, const struct link_peer *from, const s
     log_warn("dropped a message from %s (further ones are only counted): %s", from->public_key, why->text);
 }
 
+/* There was no memory for a message, so nobody knows whose it was. If it was a job of our coordinator's, it would wait in
+ * vain: it is told. */
+static void lost_message(struct control *c, const struct error *why)
+{
+    atomic_fetch_add(&c->w->vitals.dropped, 1);
+    log_warn("%s", why->text);
+    pthread_mutex_lock(&c->w->vitals.lock);
+    uint64_t epoch = c->w->vitals.epoch;
+    pthread_mutex_unlock(&c->w->vitals.lock);
+    if (c->claim.held)
+        reply_failure(c, &c->claim.by, 0, epoch, why);
+}
+
 static bool receive_one(struct control *c)
 {
     struct link_message in;
@@ -265,15 +283,19 @@ static bool receive_one(struct control *c)
     int rc = link_receive(c->w->control, &in, &err);
     if (rc == 0)
         return false;
-    if (rc < 0) {
+    if (rc == ERR_NOMEM)
+        lost_message(c, &err);
+    else if (rc < 0)
         log_debug("%s", err.text);
+    if (rc < 0)
         return rc != ERR_IO;
-    }
     if (in.part_count != 1)
         rc = error_set(&err, ERR_FORMAT, "control message: %zu parts where one belongs", in.part_count);
     else
         rc = control_decode(in.parts[0].data, in.parts[0].size, &m, &err);
-    if (rc < 0)
+    if (rc == ERR_NOMEM)
+        lost_message(c, &err);
+    else if (rc < 0)
         bad_message(c, &in.from, &err);
     else
         on_message(c, &m, &in.from);

@@ -1,6 +1,8 @@
 /* The queue between the worker's threads. Either thread. */
 #include "worker/mailbox.h"
 
+#include <unistd.h>
+
 #include "base/memory.h"
 
 int mailbox_open(struct mailbox *box, struct error *err)
@@ -36,6 +38,10 @@ void mailbox_close(struct mailbox *box)
 int mailbox_put(struct mailbox *box, struct control_message *message, const struct link_peer *peer)
 {
     struct mail *m = mem_zalloc(1, sizeof *m);
+    for (int i = 0; !m && i < MEMORY_TRIES; i++) {
+        usleep(MEMORY_WAIT_US);
+        m = mem_zalloc(1, sizeof *m);
+    }
     if (!m) {
         control_free(message);
         return ERR_NOMEM;

@@ -9,6 +9,9 @@
 #include "proto/link.h"
 
 #define MAILBOX_LIMIT 256
+/* A message that is lost costs somebody a deadline: where memory is short, it is tried so often, and so long apart. */
+#define MEMORY_TRIES 50
+#define MEMORY_WAIT_US 2000
 
 struct mail {
     struct mail *next;
