@@ -209,8 +209,9 @@ class Bed:
         for root, files in limits:
             folder = os.path.join(root, f"{self.tag}-{self.names[i]}")
             try:
-                os.mkdir(folder)
-                self.groups.append(folder)
+                if folder not in self.groups:  # else of the same board, before it was switched on again
+                    os.mkdir(folder)
+                    self.groups.append(folder)
                 for name, value in files.items():
                     if value is not None:
                         with open(os.path.join(folder, name), "w") as f:
@@ -242,7 +243,7 @@ class Bed:
         environment = {**os.environ, **({"BRIGADE_ISA": wish["isa"]} if "isa" in wish else {})}
         log = open(os.path.join(self.folder, f"{self.names[i]}.log"), "a")
         kept = os.path.join(self.folder, f"{self.names[i]}.cgroups")
-        os.mkdir(kept)
+        os.makedirs(kept, exist_ok=True)
         process = subprocess.Popen(["nsenter", f"--net=/run/netns/{self.space(i)}", "unshare", "--mount", "sh", "-ec", OWN_SYS, "sh", kept,
                                     *command], stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=enter, env=environment)
         log.close()

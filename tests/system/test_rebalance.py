@@ -39,6 +39,18 @@ class Busy:
         assert self.rounds >= STREAMS
 
 
+def ask(server, *words):
+    """Until blocks are not on the move already. When it was asked, and the answer."""
+    until = time.monotonic() + 20
+    while True:
+        at = time.monotonic()
+        done = brigade(*words, "--port", server.port)
+        if done.returncode == 0:
+            return at, done
+        assert "try again in a moment" in done.stderr and at < until, done.stderr
+        time.sleep(0.1)
+
+
 def test_by_hand_while_streams_run():
     want = undisturbed()
     lab = Changing(3, FACTOR, "recovery: {rejoin: 60s}\nrebalance: {enabled: false}\n")
@@ -48,9 +60,7 @@ def test_by_hand_while_streams_run():
         for _ in range(2):
             victim = with_stage(server, names)[0]
             for words in (["drain", names[victim]], ["drain", names[victim], "--undo"]):
-                at = time.monotonic()
-                done = brigade(*words, "--port", server.port)
-                assert done.returncode == 0, done.stderr
+                at = ask(server, *words)[0]
                 if "--undo" not in words:
                     server.told(AGAIN, at)
             assert victim not in with_stage(server, names)
@@ -59,9 +69,7 @@ def test_by_hand_while_streams_run():
             lab.set(slow, FACTOR * 8)  # the spare is the one that is well
         until = time.monotonic() + 60
         while True:  # measured stage times need some micro-batches before they count
-            at = time.monotonic()
-            done = brigade("rebalance", "--port", server.port, "--json")
-            assert done.returncode == 0, done.stderr
+            at, done = ask(server, "rebalance", "--json")
             if json.loads(done.stdout)["moves"]:
                 break
             assert time.monotonic() < until, done.stdout
