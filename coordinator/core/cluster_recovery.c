@@ -7,6 +7,7 @@
 #include "coordinator/core/cluster_state.h"
 
 #define GREET_AGAIN_US INT64_C(1000000) /* a lost node whose connection stands is asked so often */
+#define GREET_REFUSED_US INT64_C(2000000) /* and one that was refused: another release may run there by now */
 #define SHUN_US INT64_C(30000000)       /* a node that could not load is left out of plans for so long */
 #define SHUN_SHORT_US INT64_C(10000000) /* times its failures: one whose stage failed more than once */
 #define BROKEN_US INT64_C(60000000)     /* two nodes that cannot reach each other are kept apart for so long */
@@ -116,8 +117,8 @@ static void take_out(struct cluster *c, struct member *m, enum node_state state,
     m->greet_at = NEVER;
     if (cluster_recovers(c))
         m->node.welcomed = m->node.has_loaded = false; /* it has to say again who it is and what it holds */
-    if (cluster_recovers(c) && state == NODE_LOST && m->node.linked)
-        m->greet_at = c->now_us + GREET_AGAIN_US;
+    if (cluster_recovers(c) && m->node.linked)
+        m->greet_at = c->now_us + (state == NODE_LOST ? GREET_AGAIN_US : GREET_REFUSED_US);
     snprintf(m->node.detail, sizeof m->node.detail, "%s", why);
 }
 
@@ -155,14 +156,15 @@ void cluster_refuse(struct cluster *c, uint32_t node, int code, const char *text
     if (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED) {
         if (cluster_recovers(c)) {
             m->node.state = NODE_REFUSED;
-            m->greet_at = NEVER;
+            m->greet_at = m->node.linked ? c->now_us + GREET_REFUSED_US : NEVER;
             snprintf(m->node.detail, sizeof m->node.detail, "%s", text);
         }
         return;
     }
+    bool again = m->node.state == NODE_GREETING && !strncmp(m->node.detail, text, sizeof m->node.detail - 1);
     take_out(c, m, NODE_REFUSED, text);
-    if (c->goal == CLUSTER_LOOK)
-        return;
+    if (c->goal == CLUSTER_LOOK || (again && cluster_recovers(c) && !needed(c, &m->node)))
+        return; /* it was said before */
     error_set(&error, code, "worker \"%s\" at %s: %s", m->node.name, m->node.endpoint, text);
     if (cluster_recovers(c) && !needed(c, &m->node))
         tell(c, node, &error);
@@ -260,7 +262,7 @@ void cluster_recovery_tick(struct cluster *c)
         return;
     for (uint32_t i = 0; i < c->member_count; i++) {
         struct member *m = &c->members[i];
-        if (m->greet_at <= c->now_us && m->node.state == NODE_LOST && m->node.linked)
+        if (m->greet_at <= c->now_us && m->node.linked && (m->node.state == NODE_LOST || m->node.state == NODE_REFUSED))
             cluster_greet(c, i);
         if (m->shunned_until && m->shunned_until <= c->now_us) {
             m->shunned_until = 0;
@@ -305,7 +307,7 @@ int64_t cluster_recovery_next(const struct cluster *c)
         return next;
     for (uint32_t i = 0; i < c->member_count; i++) {
         const struct member *m = &c->members[i];
-        if (m->node.state == NODE_LOST && m->greet_at < next)
+        if ((m->node.state == NODE_LOST || m->node.state == NODE_REFUSED) && m->greet_at < next)
             next = m->greet_at;
         if (m->shunned_until && m->shunned_until < next)
             next = m->shunned_until;
