@@ -8,13 +8,14 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "engine/kernels/ops.h"
-#include "execution/throttle.h"
 
 #define PATIENCE_S 0.03 /* of one cell: more passes than the least fit into it */
 #define PATIENCE_ONE_S 0.12 /* the same where one sequence decodes, which every plan needs to know well */
 #define LONG_S 0.12     /* a pass this long is timed once and trusted */
 #define PASSES_LEAST 4
+#define PASSES_THROTTLED 12 /* twice as many where one sequence decodes */
 #define PASSES_MOST 24
+#define REST_MOST_S 0.01 /* of a throttled worker, between passes */
 #define PAUSE_NS 400000 /* between decoding passes: the other stages' turn */
 #define CACHE_TIMES 4   /* a run of blocks is so much larger than the last cache */
 #define RUN_BYTES_LEAST ((uint64_t)16 << 20)
@@ -141,9 +142,12 @@ struct pausing {
 static void between(void *context, double seconds)
 {
     const struct pausing *pausing = context;
-    const struct timespec turn = {.tv_nsec = PAUSE_NS};
-    throttle_wait(pausing->slowdown, clock_ns() - (int64_t)(seconds * 1e9));
-    if (pausing->pause)
+    struct timespec turn = {.tv_nsec = PAUSE_NS};
+    if (pausing->slowdown > 1) { /* as long as it shall take is not needed: long enough for the caches to cool */
+        double rest = seconds * (pausing->slowdown - 1);
+        turn.tv_nsec += (long)((rest < REST_MOST_S ? rest : REST_MOST_S) * 1e9);
+    }
+    if (pausing->pause || pausing->slowdown > 1)
         nanosleep(&turn, NULL);
 }
 
@@ -165,13 +169,15 @@ static int time_run(struct profiling *p, struct stage *s, struct stage_probe *o,
     o->context = &pausing;
     o->repeat = 1;
     o->warm = true;
+    o->fastest = p->slowdown > 1; /* as throttle_wait sees it */
     int64_t start = clock_ns();
     int rc = stage_probe(s, o, t);
     double once = (double)(clock_ns() - start) * 1e-9;
     if (!rc && !late && once < LONG_S) {
         double patience = o->sequences == 1 && o->tokens == 1 ? PATIENCE_ONE_S : PATIENCE_S;
         int most = (int)(patience / (once > 1e-6 ? once : 1e-6));
-        o->repeat = most < PASSES_LEAST ? PASSES_LEAST : most > PASSES_MOST ? PASSES_MOST : most;
+        int least = p->slowdown <= 1 ? PASSES_LEAST : patience > PATIENCE_S ? 2 * PASSES_THROTTLED : PASSES_THROTTLED;
+        o->repeat = most < least ? least : most > PASSES_MOST ? PASSES_MOST : most;
         rc = stage_probe(s, o, t);
     }
     return rc ? error_set(err, rc, "cannot measure blocks %u-%u with %u x %u tokens after %u: %s", o->first_block,

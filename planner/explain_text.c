@@ -165,6 +165,30 @@ static void change_line(struct buffer *out, const struct plan_problem *p, const 
     buffer_printf(out, ", %.3g %% less time%s\n", gain, s->same_devices ? "" : ", with other devices");
 }
 
+/* Which links round, and what exactness would cost; or that all are exact though they need not be. */
+static void codec_lines(struct buffer *out, const struct plan_problem *p, const struct plan *plan)
+{
+    struct buffer value = {0};
+    bool any = false;
+    value_text(&value, p, plan, plan->exact_s);
+    for (int s = 0; s + 1 < plan->stages; s++) {
+        const struct plan_link *l = plan_problem_link(p, plan->stage[s].device, plan->stage[s + 1].device);
+        if (!l || !l->codec)
+            continue;
+        buffer_printf(out, "link %s->%s: %s activations, %.4g bytes a value\n", p->device[plan->stage[s].device].name,
+                      p->device[plan->stage[s + 1].device].name, l->codec, l->value_bytes);
+        any = true;
+    }
+    if (any)
+        buffer_printf(out, "not exact: rounding on slow links makes it %.3g %% faster than the best exact plan (%s); the bits "
+                           "then depend on the split (activations: f32 keeps them)\n",
+                      100 * (1 - plan->value_s / plan->exact_s), value.data ? value.data : "");
+    else
+        buffer_printf(out, "exact: f32 activations on all links; rounding them would gain at most %.2g %%\n",
+                      100 * (1 - fmin(plan->rounded_s, plan->exact_s) / plan->exact_s));
+    buffer_free(&value);
+}
+
 int plan_reasons_text(struct buffer *out, const struct plan_problem *p, const struct plan *plan,
                       const struct plan_reasons *why)
 {
@@ -174,6 +198,8 @@ int plan_reasons_text(struct buffer *out, const struct plan_problem *p, const st
         buffer_printf(out, "balanced: nearly the best TPOT, and of such plans the one whose prompt comes through soonest: "
                            "TTFT %s instead of %s\n",
                       time_text(plan->ttft_s, now), time_text(plan->given_up_ttft_s, before));
+    if (plan->exact_s > 0)
+        codec_lines(out, p, plan);
     if (!why)
         return out->failed;
     single_line(out, p, plan, why);

@@ -36,11 +36,22 @@ static json_t *stage_json(const struct plan_problem *p, const struct plan_stage 
     return NULL;
 }
 
+/* What a stage sends on, where the problem's links have codecs. */
+static bool put_codec(json_t *stage, const struct plan_problem *p, const struct plan *plan, int s)
+{
+    const struct plan_link *l = s + 1 < plan->stages
+                                    ? plan_problem_link(p, plan->stage[s].device, plan->stage[s + 1].device)
+                                    : NULL;
+    return !p->may_round || !l ||
+           (put(stage, "codec", json_string(l->codec ? l->codec : "f32")) &&
+            put(stage, "bytes_per_value", json_real(l->value_bytes > 0 ? l->value_bytes : p->workload.value_bytes)));
+}
+
 static json_t *stages_json(const struct plan_problem *p, const struct plan *plan)
 {
     json_t *a = json_array();
     for (int s = 0; a && s < plan->stages; s++)
-        if (json_array_append_new(a, stage_json(p, &plan->stage[s]))) {
+        if (json_array_append_new(a, stage_json(p, &plan->stage[s])) || !put_codec(json_array_get(a, (size_t)s), p, plan, s)) {
             json_decref(a);
             return NULL;
         }
@@ -141,6 +152,15 @@ json_t *plan_to_json(const struct plan_problem *p, const struct plan *plan, cons
               put(o, "microbatches", json_integer(plan->microbatches)) && put(o, "batch", json_integer(plan->batch)) &&
               put(o, "value_ms", number(plan->value_s * 1e3)) && put(o, "bound_ms", number(plan->bound_s * 1e3)) &&
               put(o, "gap_percent", number(plan_gap_percent(plan))) && put(o, "states", json_integer(plan->states));
+    if (ok && plan->exact_s > 0) {
+        bool exact = true;
+        for (int s = 0; s + 1 < plan->stages; s++) {
+            const struct plan_link *l = plan_problem_link(p, plan->stage[s].device, plan->stage[s + 1].device);
+            exact &= !l || !l->codec;
+        }
+        ok = put(o, "exact", json_boolean(exact)) && put(o, "exact_value_ms", number(plan->exact_s * 1e3)) &&
+             put(o, "rounded_value_ms", number(plan->rounded_s * 1e3));
+    }
     ok = ok && put_lines(o, p, plan, why) && (!why || put_reasons(o, p, plan, why));
     if (ok)
         return o;

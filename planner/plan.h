@@ -40,6 +40,9 @@ struct plan {
     double value_s; /* of the objective, smaller is better: TPOT, cycle or TTFT */
     double bound_s; /* no plan under the same constraints is below this; equal to value_s when proven optimal */
     int64_t states; /* search effort: labels made */
+    /* Where links may carry rounded activations: the best value with exact ones, and with the fewest bytes everywhere. 0:
+     * not asked. */
+    double exact_s, rounded_s;
     double given_up_ttft_s; /* TTFT of the plan with the best value, given up for this one, nearly as good; 0: this is it */
 
     /* Predictions, whatever the objective. */

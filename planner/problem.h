@@ -74,6 +74,7 @@ struct plan_link {
     double bandwidth;   /* bytes/s */
     double rtt_s;
     double value_bytes; /* of an activation value on this link; 0: the workload's */
+    const char *codec;  /* what such values are called, for people; borrowed; NULL: the workload's, exact */
 };
 
 struct plan_workload {
@@ -95,6 +96,7 @@ struct plan_problem {
     struct plan_workload workload;
     enum plan_objective objective;
     int pin_first;          /* the device that must hold block 0, or -1 */
+    bool may_round;         /* links may be given codecs of fewer bytes (coordinator/core/codecs.h) */
 };
 
 /* An empty problem with its arrays: zeroed blocks, devices without names, links of no bandwidth, no pin, coordinator

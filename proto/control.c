@@ -181,6 +181,8 @@ static void encode_heartbeat_reply(const struct control_message *m, Brigade__Hea
     b->energy_uj = m->u.heartbeat_reply.energy_uj;
     b->power_mw = m->u.heartbeat_reply.power_mw;
     b->energy_source = (char *)m->u.heartbeat_reply.energy_source;
+    b->decode_ns = m->u.heartbeat_reply.decode_ns;
+    b->expected_ns = m->u.heartbeat_reply.expected_ns;
 }
 
 static int encode_report(struct wire_arena *a, const struct control_message *m, Brigade__Report *b, struct error *err)
@@ -330,6 +332,8 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.heartbeat.sequence = m->u.heartbeat.sequence;
         b.heartbeat.sent_us = m->u.heartbeat.sent_us;
         b.heartbeat.slow = m->u.heartbeat.slow;
+        b.heartbeat.decode_ns = m->u.heartbeat.decode_ns;
+        b.heartbeat.expected_ns = m->u.heartbeat.expected_ns;
         break;
     case CONTROL_HEARTBEAT_REPLY:
         encode_heartbeat_reply(m, &b.heartbeat_reply);

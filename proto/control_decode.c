@@ -178,6 +178,8 @@ static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct cont
     m->u.heartbeat_reply.energy_measured = b->energy_measured;
     m->u.heartbeat_reply.energy_uj = b->energy_uj;
     m->u.heartbeat_reply.power_mw = b->power_mw;
+    m->u.heartbeat_reply.decode_ns = b->decode_ns;
+    m->u.heartbeat_reply.expected_ns = b->expected_ns;
     wire_prose(m->u.heartbeat_reply.energy_source, sizeof m->u.heartbeat_reply.energy_source, b->energy_source);
 }
 
@@ -296,6 +298,8 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->u.heartbeat.sequence = c->heartbeat->sequence;
         m->u.heartbeat.sent_us = c->heartbeat->sent_us;
         m->u.heartbeat.slow = c->heartbeat->slow;
+        m->u.heartbeat.decode_ns = c->heartbeat->decode_ns;
+        m->u.heartbeat.expected_ns = c->heartbeat->expected_ns;
         return 0;
     case BRIGADE__CONTROL__BODY_HEARTBEAT_REPLY:
         m->kind = CONTROL_HEARTBEAT_REPLY;

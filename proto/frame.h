@@ -266,6 +266,7 @@ struct control_message {
         struct {
             uint64_t sequence, sent_us;
             bool slow;
+            uint64_t decode_ns, expected_ns; /* of the receiver's stage: taken and expected; 0 unknown */
         } heartbeat;
         struct {
             uint64_t sequence, sent_us, busy_us, microbatches, tokens, bytes_in, bytes_out, resident_bytes;
@@ -276,6 +277,7 @@ struct control_message {
             uint64_t energy_uj;
             uint32_t power_mw;
             char energy_source[64];
+            uint64_t decode_ns, expected_ns; /* as the claimant last told */
         } heartbeat_reply;
         struct {
             int code;

@@ -9,6 +9,7 @@
 #include "engine/model/stage.h"
 #include "execution/held_pages.h"
 #include "execution/kept_rows.h"
+#include "execution/throttle.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -45,6 +46,7 @@ struct compute {
     struct session session;
     struct holding holding;
     struct outbox outbox;
+    struct throttle throttle;
     enum frame_codec codec;          /* of activations to the next stage */
     struct control_message profile;  /* the last one measured, and for what */
     struct control_message profile_of;

@@ -120,6 +120,8 @@ static struct control_message heartbeat_reply(struct control *c, const struct co
     int64_t since = atomic_load(&v->busy_since_us), now_us = clock_us();
     m.u.heartbeat_reply.busy_for_us = since && now_us > since ? (uint64_t)(now_us - since) : 0;
     m.u.heartbeat_reply.slow = c->slow;
+    m.u.heartbeat_reply.decode_ns = atomic_load(&v->decode_ns);
+    m.u.heartbeat_reply.expected_ns = atomic_load(&v->expected_ns);
     m.u.heartbeat_reply.refused = refused > UINT32_MAX ? UINT32_MAX : (uint32_t)refused;
     struct energy_reading energy;
     energy_read(c->w->energy, &energy);
@@ -213,6 +215,10 @@ static void on_message(struct control *c, struct control_message *m, const struc
     case CONTROL_HEARTBEAT: {
         if (claim_is(&c->claim, from))
             c->slow = m->u.heartbeat.slow;
+        if (m->u.heartbeat.decode_ns && claim_is(&c->claim, from)) {
+            atomic_store(&c->w->vitals.decode_ns, m->u.heartbeat.decode_ns);
+            atomic_store(&c->w->vitals.expected_ns, m->u.heartbeat.expected_ns);
+        }
         struct control_message reply = heartbeat_reply(c, m);
         send_to(c, &reply, from);
         return;

@@ -20,6 +20,8 @@ static void vitals_loaded(struct compute *c, const struct control_loaded_stage *
     struct vitals *v = &c->w->vitals;
     pthread_mutex_lock(&v->lock);
     v->has_loaded = loaded != NULL;
+    atomic_store(&v->decode_ns, 0);
+    atomic_store(&v->expected_ns, 0);
     if (loaded)
         v->loaded = *loaded;
     if (epoch > v->epoch)
@@ -448,6 +450,7 @@ void compute_load(struct compute *c, const struct mail *job)
     }
     snprintf(c->next_name, sizeof c->next_name, "%s", load->u.load.next.name);
     c->codec = (enum frame_codec)load->u.load.codec;
+    throttle_forget(&c->throttle);
     kernels_set_deterministic(!load->u.load.inexact);
     c->attach_sent_ms = c->next_down_ms = 0;
     session_start(&c->session, load, model_info(c->holding.model)->width);

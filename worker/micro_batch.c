@@ -114,6 +114,11 @@ static int run(struct compute *c, const struct frame_work *w, const struct batch
     const struct frame_share *share = place->share;
     bool last = session_is_last(&c->session),
          computes = w->tokens && (!share || share->first_block < share->end_block);
+    struct throttle_shape shape = {.tokens = w->tokens,
+                                   .sequences = w->span_count,
+                                   .blocks = share ? share->end_block - share->first_block : 0};
+    for (uint32_t s = 0; s < w->span_count; s++)
+        shape.past = w->spans[s].first > shape.past ? w->spans[s].first : shape.past;
     int64_t started_ns = clock_ns();
     if (w->filled && c->holding.rows)
         kept_rows_free(c->holding.rows);
@@ -126,7 +131,8 @@ static int run(struct compute *c, const struct frame_work *w, const struct batch
         micro_batch_failed(w, place);
         return rc;
     }
-    throttle_wait(worker_slowdown(c->w), started_ns);
+    c->throttle.factor = worker_slowdown(c->w);
+    throttle_wait(&c->throttle, &shape, started_ns);
 
     uint32_t traces = 0;
     int64_t finished_us = clock_us();

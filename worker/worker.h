@@ -21,6 +21,7 @@ struct vitals {
     _Atomic uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
     _Atomic uint64_t weights_in, weights_out; /* bytes of model files received and sent */
     _Atomic int64_t busy_since_us; /* when the micro-batch that is computed now was begun; 0: none is */
+    _Atomic uint64_t decode_ns, expected_ns; /* of this stage, as the coordinator that commands told; 0 unknown */
     _Atomic uint64_t dropped;      /* data frames not taken: stale, malformed, not allowed */
     _Atomic uint32_t state;        /* enum worker_state */
     _Atomic bool interrupt;        /* something newer waits: a load under way may stop */

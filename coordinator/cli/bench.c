@@ -34,8 +34,10 @@ struct row {
 /* What the sequences of one run report. */
 struct lap {
     uint32_t sequences, first, finished;
-    int64_t all_first_us, last_us, started_us;
-    uint32_t tokens_after;   /* tokens that came once every sequence had its first */
+    int64_t all_first_us, started_us;
+    uint32_t tokens_after;   /* tokens that came once every sequence had its first, and before one had its last */
+    double step_seconds;     /* of all whole steps among them */
+    uint32_t steps_whole;
     double *step_us;         /* time of each step of `sequences` such tokens; NULL: not wanted. Borrowed */
     uint32_t steps, steps_most;
     int64_t step_began_us;
@@ -46,9 +48,12 @@ static void lap_token(void *context, uint64_t id, const struct request_token *to
 {
     struct lap *lap = context;
     (void)id;
-    if (lap->first == lap->sequences && ++lap->tokens_after % lap->sequences == 0 && lap->steps < lap->steps_most) {
+    if (lap->first == lap->sequences && !lap->finished && ++lap->tokens_after % lap->sequences == 0) {
         int64_t now = clock_us();
-        lap->step_us[lap->steps++] = (double)(now - lap->step_began_us);
+        lap->step_seconds += 1e-6 * (double)(now - lap->step_began_us);
+        lap->steps_whole++;
+        if (lap->steps < lap->steps_most)
+            lap->step_us[lap->steps++] = (double)(now - lap->step_began_us);
         lap->step_began_us = now;
     }
     if (token->index == 0 && ++lap->first == lap->sequences)
@@ -64,8 +69,6 @@ static void lap_finish(void *context, uint64_t id, const struct request_finish *
         lap->error = *finish->error;
     if (finish->timing.first_token_us > lap->all_first_us)
         lap->all_first_us = finish->timing.first_token_us;
-    if (finish->timing.last_token_us > lap->last_us)
-        lap->last_us = finish->timing.last_token_us;
     if (!lap->started_us || finish->timing.started_us < lap->started_us)
         lap->started_us = finish->timing.started_us;
 }
@@ -133,8 +136,8 @@ static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt
         rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
         *salt += row->batch;
         steps = lap.steps;
-        double seconds = 1e-6 * (double)(row->prefill ? lap.all_first_us - lap.started_us : lap.last_us - lap.all_first_us);
-        double tokens = row->prefill ? (double)row->tokens * row->batch : lap.tokens_after;
+        double seconds = row->prefill ? 1e-6 * (double)(lap.all_first_us - lap.started_us) : lap.step_seconds;
+        double tokens = row->prefill ? (double)row->tokens * row->batch : (double)lap.steps_whole * row->batch;
         rates[i] = seconds > 0 ? tokens / seconds : 0;
     }
     struct prediction p;

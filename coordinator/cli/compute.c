@@ -34,7 +34,7 @@ bool compute_parse(struct compute_options *o, int argc, char **argv, const struc
         {"--kv-tokens", 0, OPTION_INT, &o->kv_tokens, "N", "cache to admit, in tokens over all sequences", 0, 1 << 28},
         {"--chunk", 0, OPTION_INT, &o->chunk, "N", "prompt tokens of one micro-batch (default 256)", 1, 16384},
         {"--microbatches", 0, OPTION_INT, &o->microbatches, "N", "micro-batches in flight (default: what goes fastest)", 1, 64},
-        {"--codec", 0, OPTION_TEXT, &o->codec, "CODEC", "activations between stages: f32 (exact), f16, bf16, q8"},
+        {"--codec", 0, OPTION_TEXT, &o->codec, "CODEC", "activations between stages: f32 (exact, default), f16, bf16, q8, auto"},
         {"--objective", 0, OPTION_TEXT, &o->objective, "GOAL", "plan for latency (default), throughput or ttft"},
         {"--rejoin-timeout", 0, OPTION_NUMBER, &o->rejoin_seconds, "S", "when the nodes that are left cannot hold the model: wait so long for one to come back (default 30)", 0, 86400},
         {"--no-recovery", 0, OPTION_FLAG, &o->no_recovery, NULL, "a lost worker ends everything at once, with a line"},
@@ -126,9 +126,9 @@ int compute_open(struct compute_options *o, struct runner **out, struct error *e
         r.objective = (enum runner_objective)index;
     }
     if (o->codec) {
-        r.codec = codec_parse(o->codec);
+        r.codec = strcmp(o->codec, "auto") ? codec_parse(o->codec) : RUNNER_CODEC_AUTO;
         if (r.codec < 0)
-            return error_set(err, ERR_USAGE, "'%s' is no codec for --codec (f32, f16, bf16, q8)", o->codec);
+            return error_set(err, ERR_USAGE, "'%s' is no codec for --codec (f32, f16, bf16, q8, auto)", o->codec);
     }
     if (!o->model && o->goal != RUNNER_LOOK)
         return error_set(err, ERR_USAGE, "no model: give one with -m MODEL.gguf");

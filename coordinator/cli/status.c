@@ -30,6 +30,11 @@ static json_t *node_json(const struct runner_node *n)
         json_object_set_new(node, "weights_in", json_integer((json_int_t)n->weights_in));
         json_object_set_new(node, "weights_out", json_integer((json_int_t)n->weights_out));
     }
+    if (node && n->decode_seconds > 0) {
+        json_object_set_new(node, "decode_ms", json_real(n->decode_seconds * 1e3));
+        json_object_set_new(node, "decode_predicted_ms", n->expected_seconds > 0 ? json_real(n->expected_seconds * 1e3)
+                                                                                : json_null());
+    }
     if (node && n->temperature_millic)
         json_object_set_new(node, "temperature_c", json_real(n->temperature_millic / 1e3));
     if (node && n->energy_measured)
@@ -51,9 +56,9 @@ json_t *status_json(const struct runner_status *s)
 
 static void status_print(const struct runner_status *s)
 {
-    struct table *t = table_create(8);
-    const char *heads[] = {"node", "state", "endpoint", "isa", "cores", "memory", "holds", "rtt"};
-    for (size_t i = 0; i < 8; i++)
+    const char *heads[] = {"node", "state", "endpoint", "isa", "cores", "memory", "holds", "rtt", "decode", "predicted"};
+    struct table *t = table_create(sizeof heads / sizeof *heads);
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         table_cell(t, "%s", heads[i]);
     for (uint32_t i = 0; i < s->node_count; i++) {
         const struct runner_node *n = &s->nodes[i];
@@ -69,6 +74,12 @@ static void status_print(const struct runner_status *s)
         else
             table_cell(t, "-");
         table_cell(t, n->rtt_seconds > 0 ? "%.2f ms" : "-", n->rtt_seconds * 1e3);
+        table_cell(t, n->decode_seconds > 0 ? "%.3g ms" : "-", n->decode_seconds * 1e3);
+        if (n->decode_seconds > 0 && n->expected_seconds > 0)
+            table_cell(t, "%.3g ms (%+.0f %%)", n->expected_seconds * 1e3,
+                       (n->decode_seconds / n->expected_seconds - 1) * 100);
+        else
+            table_cell(t, "-");
     }
     table_print(t);
     table_destroy(t);

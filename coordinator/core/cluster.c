@@ -291,6 +291,10 @@ static void on_tick(struct cluster *c, int64_t now_us)
             beat->u.heartbeat.sequence = ++m->beat;
             beat->u.heartbeat.sent_us = (uint64_t)now_us;
             beat->u.heartbeat.slow = m->node.slow;
+            if (m->node.has_stage) {
+                beat->u.heartbeat.decode_ns = m->node.decode_ns;
+                beat->u.heartbeat.expected_ns = m->node.expected_ns;
+            }
             m->sent_us[m->beat % BEATS_KEPT] = now_us;
             m->next_beat = now_us + c->heartbeat_us;
             if (!m->unanswered_since)

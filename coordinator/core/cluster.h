@@ -92,12 +92,12 @@ struct cluster_options {
 /* What a plan says, as far as the cluster cares. */
 struct cluster_stage {
     uint32_t node, first_block, last_block;
+    enum frame_codec codec; /* of what it sends to the next stage; CODEC_NONE: f32 */
 };
 struct cluster_load {
     uint32_t stage_count;
     const struct cluster_stage *stages; /* copied */
     uint32_t kv_type, kv_pages, max_tokens, max_context, max_sequences;
-    enum frame_codec codec;
     uint64_t keep_bytes;                /* of rows that a stage may keep, to send them again */
     bool inexact;                       /* float prefill may use OpenBLAS */
 };
@@ -189,6 +189,7 @@ struct cluster_node {
     double rtt_seconds;                 /* the least seen; 0 unknown */
     struct control_message heartbeat;   /* CONTROL_HEARTBEAT_REPLY once there was one */
     bool has_stage;                     /* in the present epoch */
+    uint64_t decode_ns, expected_ns;    /* of that stage, told it with heartbeats: cluster_set_pace; 0 unknown */
     uint32_t stage, first_block, last_block;
     uint64_t stage_bytes;               /* it says it holds */
     uint64_t read_bytes;                /* of weights that it read for that, the rest it had */
@@ -202,6 +203,8 @@ uint32_t cluster_recoveries(const struct cluster *c);
 /* Keeps a node out of plans, or lets it in again; takes effect with the next plan (CLUSTER_REPLAN). */
 void cluster_set_drained(struct cluster *c, uint32_t node, bool drained);
 void cluster_set_slow(struct cluster *c, uint32_t node, bool slow);
+/* What the node's stage takes for a decoding micro-batch and what the plan expects; its worker is told, for others to see. */
+void cluster_set_pace(struct cluster *c, uint32_t node, double decode_seconds, double expected_seconds);
 
 enum cluster_phase cluster_phase_of(const struct cluster *c);
 uint64_t cluster_epoch(const struct cluster *c);

@@ -192,6 +192,7 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
     for (uint32_t s = 0; s < load->stage_count; s++) {
         struct cluster_node *n = &c->members[c->stages[s].node].node;
         n->has_stage = true;
+        n->decode_ns = n->expected_ns = 0;
         n->stage = s;
         n->first_block = c->stages[s].first_block;
         n->last_block = c->stages[s].last_block;
@@ -216,7 +217,7 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
         m->u.load.max_tokens = load->max_tokens;
         m->u.load.max_context = load->max_context;
         m->u.load.max_sequences = load->max_sequences;
-        m->u.load.codec = load->codec;
+        m->u.load.codec = c->stages[s].codec ? c->stages[s].codec : CODEC_F32;
         m->u.load.inexact = load->inexact;
         m->u.load.keep_bytes = load->keep_bytes;
         const char *previous = s ? c->members[c->stages[s - 1].node].node.public_key : c->coordinator_key;

@@ -348,3 +348,9 @@ void cluster_set_slow(struct cluster *c, uint32_t node, bool slow)
 {
     c->members[node].node.slow = slow;
 }
+
+void cluster_set_pace(struct cluster *c, uint32_t node, double decode_seconds, double expected_seconds)
+{
+    c->members[node].node.decode_ns = (uint64_t)(decode_seconds * 1e9 + 0.5);
+    c->members[node].node.expected_ns = (uint64_t)(expected_seconds * 1e9 + 0.5);
+}

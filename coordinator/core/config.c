@@ -281,7 +281,8 @@ static int read_document(const struct yaml_doc *doc, struct config *c, struct er
         return rc;
     if (!*key)
         return yaml_error(yaml_find(coordinator, "key"), err, ERR_FORMAT, "a file name is needed");
-    if (codec && strcmp(codec, "auto")) {
+    c->codec_auto = codec && !strcmp(codec, "auto");
+    if (codec && !c->codec_auto) {
         int parsed = codec_parse(codec);
         if (parsed <= CODEC_NONE || parsed >= CODEC_COUNT)
             return yaml_error(yaml_find(root, "activations"), err, ERR_FORMAT,

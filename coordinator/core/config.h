@@ -55,7 +55,8 @@ struct config {
     bool kv_type_given;
     enum kv_type kv_type;       /* f16 unless given */
     uint32_t kv_tokens;         /* 0: not given */
-    enum frame_codec codec;     /* CODEC_NONE: auto */
+    enum frame_codec codec;     /* CODEC_NONE: not said, exact, or auto */
+    bool codec_auto;            /* the plan chooses for each link */
     bool deterministic;         /* true unless the file says false */
     int64_t heartbeat_us, lost_us;
     bool recover;               /* true unless the file says false */

@@ -367,9 +367,10 @@ static int poll_controls(struct runner *r, struct error *err)
         if (!rc)
             rc = take_link_state(r, i, err);
     }
-    if (!rc && clock_us() >= cluster_next_tick(r->cluster))
-        rc = step(r, &(struct cluster_event){.kind = CLUSTER_TICK}, err);
-    return rc;
+    if (rc || clock_us() < cluster_next_tick(r->cluster))
+        return rc;
+    replan_tell_pace(r);
+    return step(r, &(struct cluster_event){.kind = CLUSTER_TICK}, err);
 }
 
 static void take_result(struct runner *r, struct pipeline_result *got)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "coordinator/core/codecs.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
 #include "planner/cost.h"
@@ -87,14 +88,15 @@ static double cell_time(const struct control_message *profile, const struct plan
 }
 
 /* One disturbed measurement must not ruin a plan, least of all where it is extrapolated: with more tokens a block takes
- * longer, but not much longer a token than with fewer. `times` go `step` apart, one for each of at[]. */
+ * not much longer a token than with fewer. It may take less time (kernels work on tiles of tokens), but not at the end,
+ * from where it would fall to nothing. `times` go `step` apart, one for each of at[]. */
 static void smooth(double *times, size_t step, const double *at, int count)
 {
     for (int i = 1; i < count; i++) {
         double before = times[(i - 1) * step], *now = &times[i * step], most = SMOOTH * before * at[i] / at[i - 1];
         if (*now > most)
             *now = most;
-        if (*now < before)
+        if (i == count - 1 && *now < before)
             *now = before;
     }
 }
@@ -165,19 +167,6 @@ static int fill_profile(const struct control_message *m, const struct plan_model
 }
 
 /* ---- The problem ------------------------------------------------------------------------------------------------- */
-
-static double bytes_of_value(enum frame_codec codec)
-{
-    switch (codec) {
-    case CODEC_F16:
-    case CODEC_BF16:
-        return 2;
-    case CODEC_Q8:
-        return 36.0 / 32;
-    default:
-        return 4;
-    }
-}
 
 static int fill_model(const struct planning_input *in, struct plan_problem *p)
 {
@@ -307,9 +296,9 @@ int planning_problem(const struct planning_input *in, struct plan_problem **out,
     for (uint32_t a = 0; a <= n; a++)
         for (uint32_t b = 0; b <= n; b++) {
             struct plan_link *link = &p->link[a * (n + 1) + b];
-            *link = (struct plan_link){UNKNOWN_BYTES_PER_S, UNKNOWN_RTT_S, 0};
+            *link = (struct plan_link){UNKNOWN_BYTES_PER_S, UNKNOWN_RTT_S, 0, NULL};
             if (in->here) { /* the same memory */
-                *link = (struct plan_link){1e12, 0, 0};
+                *link = (struct plan_link){1e12, 0, 0, NULL};
             } else if (a == n || b == n) {
                 double rtt = a == b ? 0 : in->nodes[a == n ? b : a].rtt_seconds;
                 if (rtt > 0)
@@ -326,10 +315,11 @@ int planning_problem(const struct planning_input *in, struct plan_problem **out,
         .context = in->prompt_tokens + in->output_tokens / 2.0, /* of a decoding sequence, on average */
         .kv_tokens = in->kv_tokens,
         .chunk = (int)in->chunk_tokens,
-        .value_bytes = bytes_of_value(in->codec),
+        .value_bytes = codec_value_bytes(in->codec),
     };
     p->objective = in->objective;
     p->pin_first = -1;
+    p->may_round = in->may_round && !in->here && in->codec == CODEC_F32;
     *out = p;
     return 0;
 }
@@ -363,9 +353,17 @@ static void balance(const struct plan_problem *p, struct plan *plan)
     plan_problem_free(sooner);
 }
 
-int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
-                   struct plan *out, struct error *err)
+/* What a person asked of the plan. */
+struct wish {
+    uint32_t stages, split_count;
+    const uint32_t *split; /* or NULL */
+};
+
+static int solve(void *context, struct plan_problem *p, struct plan *out, struct error *err)
 {
+    const struct wish *wish = context;
+    uint32_t stages = wish->stages, split_count = wish->split_count;
+    const uint32_t *split = wish->split;
     struct plan_options options = {.stages = (int)stages};
     int counts[PLAN_MAX_DEVICES];
     uint64_t sum = 0;
@@ -411,6 +409,14 @@ int planning_in_order(const struct plan_problem *p, const int *order, uint32_t s
     if (!rc && p->objective == PLAN_LATENCY && !split && out->stages > 1)
         balance(p, out);
     return rc;
+}
+
+int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,
+                   struct plan *out, struct error *err)
+{
+    struct wish wish = {stages, split_count, split};
+    int rc = solve(&wish, p, out, err);
+    return rc || !p->may_round || p->devices < 2 ? rc : codecs_choose(p, solve, &wish, out, err);
 }
 
 void planning_unmeasured(const struct plan_problem *p, const uint32_t *split, uint32_t split_count, struct plan *out)

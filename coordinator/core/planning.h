@@ -31,6 +31,7 @@ struct planning_input {
     enum kv_type kv;
     uint32_t kv_tokens, max_context, max_tokens, chunk_tokens;
     enum frame_codec codec;
+    bool may_round;                        /* with codec f32: links may be given a codec of fewer bytes, where that pays */
     enum plan_objective objective;
     uint32_t prompt_tokens, output_tokens, concurrency;
     uint32_t node_count;
@@ -42,7 +43,8 @@ struct planning_input {
 /* *out is the caller's: plan_problem_free. */
 int planning_problem(const struct planning_input *in, struct plan_problem **out, struct error *err);
 
-/* The plan for a problem: the best, or with `stages` exactly so many, or with split the best order for these counts of
+/* Where links may be rounded (p->may_round), their codecs are chosen with the plan and stand in p's links (codecs.h).
+ * The plan for a problem: the best, or with `stages` exactly so many, or with split the best order for these counts of
  * blocks. The problem's chunk becomes what the scheduler will use with so many stages, so that TTFT is predicted for what
  * happens. ERR_USAGE for a split that is not the model's, ERR_INFEASIBLE with the arithmetic. */
 int planning_solve(struct plan_problem *p, uint32_t stages, const uint32_t *split, uint32_t split_count,

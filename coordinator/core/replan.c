@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "coordinator/core/codecs.h"
 #include "coordinator/core/runner_state.h"
 #include "coordinator/core/token_links.h"
 
@@ -24,6 +25,7 @@ struct planning_input replan_input(const struct runner *r)
         .max_tokens = r->max_tokens,
         .chunk_tokens = r->o.chunk_tokens,
         .codec = r->codec,
+        .may_round = r->may_round,
         .objective = (enum plan_objective)r->o.objective,
         .prompt_tokens = r->o.prompt_tokens,
         .output_tokens = r->o.output_tokens,
@@ -205,6 +207,19 @@ static bool measure_drift(struct runner *r)
     return true;
 }
 
+void replan_tell_pace(struct runner *r)
+{
+    struct runner_stage seen[PLAN_MAX_DEVICES];
+    uint32_t stages = r->layout.stages;
+    if (!r->flowing || !r->meter || !r->planned || !stages || stage_meter_count(r->meter) != stages ||
+        (uint32_t)r->plan.stages != stages)
+        return;
+    stage_meter_read(r->meter, seen);
+    for (uint32_t s = 0; s < stages; s++)
+        cluster_set_pace(r->cluster, r->layout.stage[s].node, seen[s].decode_seconds,
+                         planning_expected(r->problem, &r->plan, s, &seen[s]));
+}
+
 /* ---- The plan ---------------------------------------------------------------------------------------------------- */
 
 static int choose(struct runner *r, const struct view *v, struct plan *out, struct error *err)
@@ -264,7 +279,10 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
     for (int s = 0; s < plan.stages; s++)
         stages[s] = (struct cluster_stage){.node = v.which[plan.stage[s].device],
                                            .first_block = (uint32_t)plan.stage[s].first_block,
-                                           .last_block = (uint32_t)plan.stage[s].last_block};
+                                           .last_block = (uint32_t)plan.stage[s].last_block,
+                                           .codec = s + 1 < plan.stages ? codecs_of_link(r->problem, plan.stage[s].device,
+                                                                                         plan.stage[s + 1].device, r->codec)
+                                                                        : r->codec};
     *load = (struct cluster_load){
         .stage_count = (uint32_t)plan.stages,
         .stages = stages,
@@ -273,7 +291,6 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
         .max_tokens = r->max_tokens,
         .max_context = r->o.max_context,
         .max_sequences = r->o.sequences,
-        .codec = r->codec,
         .keep_bytes = r->o.no_recovery ? 0 : r->config ? r->config->keep_bytes : CONFIG_KEEP_BYTES,
         .inexact = r->o.inexact,
     };

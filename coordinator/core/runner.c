@@ -92,7 +92,11 @@ static int settle_options(struct runner *r, struct error *err)
             return error_set(err, ERR_USAGE, "stage %u of the split has no block", i + 1);
     r->max_tokens = o->chunk_tokens + o->sequences;
     o->inexact |= r->config && !r->config->deterministic;
-    r->codec = o->codec ? (enum frame_codec)o->codec : r->config && r->config->codec ? r->config->codec : CODEC_F32;
+    bool asked_auto = o->codec == RUNNER_CODEC_AUTO || (!o->codec && r->config && r->config->codec_auto);
+    r->codec = asked_auto ? CODEC_F32
+               : o->codec ? (enum frame_codec)o->codec
+               : r->config && r->config->codec ? r->config->codec : CODEC_F32;
+    r->may_round = asked_auto;
     return 0;
 }
 

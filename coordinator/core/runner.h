@@ -38,6 +38,8 @@ enum runner_goal {
     RUNNER_LOOK,  /* only look at the nodes, claim none, no model needed: then runner_status, runner_close */
 };
 
+#define RUNNER_CODEC_AUTO 1000 /* the plan chooses for each link: core/codecs.h */
+
 enum runner_objective { RUNNER_LATENCY, RUNNER_THROUGHPUT, RUNNER_TTFT };
 
 enum runner_phase {
@@ -79,7 +81,7 @@ struct runner_options {
     uint32_t queue;           /* requests that may wait beside those; 0: 256 */
     uint32_t chunk_tokens;    /* most prompt tokens of one micro-batch; 0: 256 */
     uint32_t microbatches;    /* in flight; 0: the plan's number */
-    int codec;                /* enum frame_codec between stages; 0: the config's, else f32 */
+    int codec;                /* enum frame_codec between stages, or RUNNER_CODEC_AUTO; 0: the config's, else f32 */
     bool inexact;             /* float weights: OpenBLAS may serve prefill; not the same bits for every batch. A config's
                                * `deterministic: false` asks for it too */
     bool no_recovery;         /* a lost worker ends everything; a config's `recovery: {enabled: false}` asks for it too */
@@ -150,6 +152,8 @@ struct runner_node {
     bool has_stage;
     uint32_t stage, first_block, last_block;
     char model[256];          /* loaded there; "" for none */
+    double decode_seconds, expected_seconds; /* its stage's decoding micro-batch, taken and expected, as its coordinator
+                                                told it last; 0 unknown */
     uint64_t busy_us, microbatches, tokens, bytes_in, bytes_out;
     uint64_t weights_in, weights_out; /* bytes of model files received and sent since it started */
     double rtt_seconds;       /* of heartbeats; 0 unknown */

@@ -44,7 +44,8 @@ struct runner {
     struct runner_options o; /* defaults filled in; its strings are only used while opening */
     enum kv_type kv;
     uint32_t kv_pages, max_tokens;
-    enum frame_codec codec;
+    enum frame_codec codec; /* unless a link has its own */
+    bool may_round;
     struct model *model;
     struct tokenizer *tokenizer;
 
@@ -129,6 +130,8 @@ int bring_up_plan(struct runner *r, struct cluster_load *load, struct cluster_st
 struct planning_input replan_input(const struct runner *r);
 int replan_possible(const struct runner *r, struct error *err);
 bool replan_gain(struct runner *r, double *gain);
+/* Each worker is told, with its next heartbeat, what its stage takes and what was expected of it. */
+void replan_tell_pace(struct runner *r);
 
 /* loop.c: one round over everything that can be done without waiting; then the wait. */
 int loop_pass(struct runner *r, struct error *err);

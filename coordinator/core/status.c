@@ -34,6 +34,8 @@ static void fill_node(const struct cluster_node *n, bool looking, struct runner_
     if (n->heartbeat.kind == CONTROL_HEARTBEAT_REPLY) {
         out->resident_bytes = n->heartbeat.u.heartbeat_reply.resident_bytes;
         out->busy_us = n->heartbeat.u.heartbeat_reply.busy_us;
+        out->decode_seconds = (double)n->heartbeat.u.heartbeat_reply.decode_ns / 1e9;
+        out->expected_seconds = (double)n->heartbeat.u.heartbeat_reply.expected_ns / 1e9;
         out->microbatches = n->heartbeat.u.heartbeat_reply.microbatches;
         out->tokens = n->heartbeat.u.heartbeat_reply.tokens;
         out->bytes_in = n->heartbeat.u.heartbeat_reply.bytes_in;

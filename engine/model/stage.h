@@ -98,12 +98,13 @@ struct stage_probe {
     uint32_t first_block, last_block, sequences, tokens, past;
     bool ends;      /* embedding, head and sampler (of one token a sequence) take part, where the stage has them */
     bool warm;      /* no pass beforehand that is not counted */
+    bool fastest;   /* the fastest pass counts, instead of what is usual */
     int repeat;     /* passes, 1 to 64 */
     void (*between)(void *context, double seconds); /* after each pass, which took so long; may be NULL */
     void *context;
 };
 
-/* Seconds of one pass, by sample_usual. */
+/* Seconds of one pass, by sample_usual or of the fastest. */
 struct stage_times {
     double *blocks; /* the caller's, one for each block of the run */
     double embedding, head; /* 0 where there is none */

@@ -171,7 +171,7 @@ static void step(struct cluster_event event);
 static inline void make_plan(void)
 {
     struct cluster_load load = {
-        .kv_pages = 8, .max_tokens = 32, .max_context = 64, .max_sequences = 4, .codec = CODEC_F32};
+        .kv_pages = 8, .max_tokens = 32, .max_context = 64, .max_sequences = 4};
     uint32_t order[NODES], first = 0;
     if (w.want_plan_failure) {
         struct error no = {ERR_INFEASIBLE, "the model needs 9 GiB and 8 GiB fit"};

@@ -163,6 +163,8 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.heartbeat.sequence = 5;
         m.u.heartbeat.sent_us = 123456789;
         m.u.heartbeat.slow = true;
+        m.u.heartbeat.decode_ns = 4200000;
+        m.u.heartbeat.expected_ns = 4100000;
         break;
     case CONTROL_HEARTBEAT_REPLY:
         m.u.heartbeat_reply.sequence = 5;
@@ -173,6 +175,8 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.heartbeat_reply.bytes_in = 10;
         m.u.heartbeat_reply.bytes_out = 11;
         m.u.heartbeat_reply.resident_bytes = 12;
+        m.u.heartbeat_reply.decode_ns = 4200000;
+        m.u.heartbeat_reply.expected_ns = 4100000;
         m.u.heartbeat_reply.temperature_millic = -5000;
         m.u.heartbeat_reply.state = 2;
         m.u.heartbeat_reply.refused = 14;

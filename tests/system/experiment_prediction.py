@@ -25,22 +25,22 @@ import testbed_lab as lab  # noqa: E402
 # name, model, objective, nodes: (throttle, threads, memory), links (default or by pair), sequences
 CLUSTERS = [
     ("equal pair", "mid", "latency", [(3, 1, 0), (3, 1, 0)], {"bandwidth": "1Gbit"}, {}),
-    ("fast and slow, memory caps", "mid", "latency", [(2, 1, "50M"), (5, 1, "62M")], {"bandwidth": "1Gbit"}, {}),
-    ("slow link", "mid", "latency", [(3, 1, "60M"), (4, 1, "60M")], {"bandwidth": "10Mbit"}, {}),
-    ("long link", "mid", "latency", [(3, 1, "60M"), (4, 1, "60M")], {"rtt": "4ms"}, {}),
+    ("fast and slow, memory caps", "mid", "latency", [(2, 1, "116M"), (5, 1, "152M")], {"bandwidth": "1Gbit"}, {}),
+    ("slow link", "mid", "latency", [(3, 1, "143M"), (4, 1, "143M")], {"bandwidth": "10Mbit"}, {}),
+    ("long link", "mid", "latency", [(3, 1, "143M"), (4, 1, "143M")], {"rtt": "4ms"}, {}),
     ("one alone wins over a long link", "mid", "latency", [(3, 1, 0), (4, 1, 0)], {"rtt": "6ms"}, {}),
     ("pipe for throughput", "mid", "throughput", [(4, 1, 0), (4, 1, 0)], {"bandwidth": "1Gbit"}, {}),
     ("unequal pipe", "mid", "throughput", [(3, 1, 0), (7, 1, 0)], {"bandwidth": "200Mbit"}, {}),
-    ("three with caps", "mid", "latency", [(3, 1, "32M"), (4, 1, "40M"), (5, 1, "48M")], {"bandwidth": "500Mbit"}, {}),
-    ("three for throughput", "demo", "throughput", [(12, 1, 0), (18, 1, 0), (24, 1, 0)], {"bandwidth": "500Mbit"}, {}),
-    ("three, unequal links", "demo", "latency", [(12, 1, "7M"), (12, 1, "7M"), (14, 1, "7M")], {"bandwidth": "1Gbit"},
+    ("three with caps", "mid", "latency", [(3, 1, "79M"), (4, 1, "97M"), (5, 1, "125M")], {"bandwidth": "500Mbit"}, {}),
+    ("three for throughput", "demo", "throughput", [(24, 1, 0), (36, 1, 0), (48, 1, 0)], {"bandwidth": "500Mbit"}, {}),
+    ("three, unequal links", "demo", "latency", [(24, 1, "7M"), (24, 1, "7M"), (28, 1, "7M")], {"bandwidth": "1Gbit"},
      {(0, 1): {"rtt": "5ms"}, (0, 2): {"bandwidth": "100Mbit"}}),
-    ("small model, caps", "demo", "latency", [(10, 1, "8M"), (20, 1, "11M")], {"bandwidth": "1Gbit"}, {}),
-    ("small model, alone", "demo", "latency", [(10, 1, 0), (12, 1, 0)], {"bandwidth": "100Mbit"}, {}),
-    ("two threads and a slow link", "mid", "latency", [(5, 2, "60M"), (3, 1, "60M")], {"bandwidth": "20Mbit"}, {}),
-    ("four for throughput", "demo", "throughput", [(20, 1, 0), (20, 1, 0), (25, 1, 0), (40, 1, 0)], {"bandwidth": "1Gbit"}, {}),
+    ("small model, caps", "demo", "latency", [(20, 1, "8M"), (40, 1, "11M")], {"bandwidth": "1Gbit"}, {}),
+    ("small model, alone", "demo", "latency", [(20, 1, 0), (24, 1, 0)], {"bandwidth": "100Mbit"}, {}),
+    ("two threads and a slow link", "mid", "latency", [(5, 2, "143M"), (3, 1, "143M")], {"bandwidth": "20Mbit"}, {}),
+    ("four for throughput", "demo", "throughput", [(40, 1, 0), (40, 1, 0), (50, 1, 0), (80, 1, 0)], {"bandwidth": "1Gbit"}, {}),
 ]
-PAST, TOKENS = 48, 32
+PAST, TOKENS, CACHE = 48, 32, 512
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -81,7 +81,7 @@ def bench(bed, config, model, objective, split, microbatches, repeat, tokens=TOK
     for _ in range(3):
         others = Others(bed)
         done = subprocess.run(bed.command(bed.brigade, "bench", "-c", config, "-m", model, "-p", 0, "-n", tokens, "-b", batches,
-                                          "--past", PAST, "-r", repeat, "--objective", objective, "--split",
+                                          "--past", PAST, "--kv-tokens", CACHE, "-r", repeat, "--objective", objective, "--split",
                                           ",".join(map(str, split)), "--microbatches", microbatches, "--json"),
                               capture_output=True, text=True)
         cores = others.cores()
@@ -97,7 +97,7 @@ def bench(bed, config, model, objective, split, microbatches, repeat, tokens=TOK
 def plan(bed, config, model, objective, split=None):
     """(split, micro-batches) of the plan, of the best one or of the best order for a split."""
     command = [bed.brigade, "plan", "-c", config, "-m", model, "--objective", objective, "--prompt-tokens", PAST,
-               "--output-tokens", TOKENS, "--concurrency", 4 if objective == "throughput" else 1, "--ctx", PAST + TOKENS + 1,
+               "--output-tokens", TOKENS, "--concurrency", 4 if objective == "throughput" else 1, "--ctx", PAST + TOKENS + 1, "--kv-tokens", CACHE,
                "--json", *(["--split", ",".join(map(str, split))] if split else [])]
     done = subprocess.run(bed.command(*command), capture_output=True, text=True)
     if done.returncode:
@@ -125,7 +125,7 @@ def run(number, build, models, quick=False):
     document = {
         "version": 1,
         "nodes": [{"name": n, **({"memory": memory} if memory else {})} for n, (_, _, memory) in zip(names, nodes)],
-        "kv": {"type": "f16", "tokens": 512},
+        "kv": {"type": "f16", "tokens": CACHE},
         "testbed": {
             "nodes": {n: {"throttle": throttle, "threads": threads} for n, (throttle, threads, _) in zip(names, nodes)},
             "links": [{"from": a, "to": b, **(pairs.get((i, j)) or default)}
@@ -137,7 +137,7 @@ def run(number, build, models, quick=False):
         if not found:
             raise lab.BedError(why)
         split, microbatches = found
-        chosen, note = bench(bed, bed.config, model, objective, split, microbatches, 5)
+        chosen, note = bench(bed, bed.config, model, objective, split, microbatches, 3 if quick else 5)
         if chosen is None:
             raise lab.BedError(note)
         result = {"cluster": number, "name": name, "model": which, "objective": objective, "split": split,
@@ -197,7 +197,7 @@ def table(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.path.join(SOURCE, "build"))
-    parser.add_argument("--mid", help="a mid-size model of about ten blocks")
+    parser.add_argument("--mid", help="a model of about ten blocks, much larger than the caches")
     parser.add_argument("--out", default="prediction.jsonl")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")

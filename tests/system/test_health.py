@@ -159,6 +159,33 @@ def test_a_processors_counter_is_followed():
     server.stop()
 
 
+def test_status_shows_measured_beside_predicted():
+    """Whoever looks sees what a stage takes and what its coordinator's plan expects; nobody knows before work was done."""
+    cluster = Cluster(3)
+    before = brigade_json("status", "-c", cluster.config)["nodes"]
+    assert len(before) == 3 and not any("decode_ms" in n for n in before), before
+    server = Server("-c", cluster.config, "--stages", "2")
+    end = time.monotonic() + 30
+    while True:
+        server.text("Once upon a time", max_tokens=40, ignore_eos=True)
+        nodes = brigade_json("status", "-c", cluster.config)["nodes"]
+        staged = [n for n in nodes if "decode_ms" in n]
+        if len(staged) == 2:
+            break
+        assert time.monotonic() < end, nodes
+    plan = {s["device"]: s for s in json.loads(server.get("/status"))["plan"]["stages"]}
+    assert {n["name"] for n in staged} == set(plan), (staged, plan)
+    for n in staged:
+        assert n["loaded"]["first_block"] == plan[n["name"]]["first_block"], (n, plan)
+        assert 0 < n["decode_ms"] < 1000 and n["decode_predicted_ms"] > 0, n
+        # The expectation for these few sequences is near the plan's, whatever the machine does meanwhile.
+        assert 0.2 < n["decode_predicted_ms"] / plan[n["name"]]["decode_ms"] < 5, (n, plan)
+    text = brigade("status", "-c", cluster.config).stdout
+    assert "predicted" in text.splitlines()[0] and text.count(" %)") == 2, text
+    server.stop()
+    cluster.stop()
+
+
 def watch_in_a_terminal(server):
     """It draws, survives another size, and q ends it."""
     import fcntl

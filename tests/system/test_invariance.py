@@ -87,6 +87,32 @@ def test_every_isa_level():
         raise SkipTest("this CPU has only the scalar level")
 
 
+def test_links_round_only_when_asked_and_only_where_that_pays():
+    want = crc(MODEL)
+    slow = "links: [{from: w0, to: w1, bandwidth: 2Mbit, rtt: 1ms}]\n"
+    fast = "links: [{from: w0, to: w1, bandwidth: 10Gbit, rtt: 0.2ms}]\n"
+    cluster = Cluster(2, slow)
+    two = ["-c", cluster.config, "--stages", 2]
+    assert crc(MODEL, *two) == want
+    plan = brigade_json("plan", "-m", MODEL, *two)
+    assert "exact" not in plan and "codec" not in plan["stages"][0], plan
+    cluster.write(slow + "activations: auto\n")
+    plan = brigade_json("plan", "-m", MODEL, *two)
+    assert plan["exact"] is False and plan["stages"][0]["codec"] in ("f16", "q8") and "codec" not in plan["stages"][1], plan
+    assert plan["value_ms"] <= 0.9 * plan["exact_value_ms"] and plan["rounded_value_ms"] <= plan["value_ms"] * 1.0001, plan
+    text = brigade("plan", "-m", MODEL, *two).stdout
+    assert f"{plan['stages'][0]['codec']} activations" in text and "not exact: " in text, text
+    assert crc(MODEL, *two) != want  # the workers do what the plan says
+    assert crc(MODEL, *two, "--codec", "f32") == want
+    cluster.write(fast + "activations: auto\n")
+    plan = brigade_json("plan", "-m", MODEL, *two)
+    assert plan["exact"] is True and plan["stages"][0]["codec"] == "f32", plan
+    assert "exact: f32 activations on all links" in brigade("plan", "-m", MODEL, *two).stdout
+    assert crc(MODEL, *two) == want == crc(MODEL, *two, "--codec", "auto")
+    assert crc(MODEL, *two, "--codec", "q8") != want
+    cluster.stop()
+
+
 def test_seeded_sampling_is_the_same_over_any_split():
     args = ["run", "-m", MODEL, "-p", PROMPT, "-n", 40, "--seed", 7, "--temp", 1]
     want = brigade_json(*args)

@@ -61,7 +61,7 @@ static void send_control(uint32_t node, const struct control_message *m)
 /* As before, with others in the places of those that are gone; false when it does not go like that. */
 static bool plan_alike(void)
 {
-    struct cluster_stage stages[SIM_NODES];
+    struct cluster_stage stages[SIM_NODES] = {0};
     bool taken[SIM_NODES] = {false};
     for (uint32_t s = 0; s < w.stage_count; s++)
         taken[w.stages[s].node] = cluster_node_usable(w.cluster, w.stages[s].node);
@@ -119,7 +119,6 @@ static void answer_plan(void)
                                 .max_tokens = SIM_CHUNK + SIM_SEQUENCES,
                                 .max_context = SIM_CONTEXT,
                                 .max_sequences = SIM_SEQUENCES,
-                                .codec = CODEC_F32,
                                 .keep_bytes = w.rows_limit};
     step((struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load});
 }
