@@ -1,6 +1,7 @@
 /* The allocator's door and its failure injection. Any thread. */
 #include "base/memory.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -105,44 +106,73 @@ void mem_free(void *p)
     free(p);
 }
 
+/* ---- Large arrays ------------------------------------------------------------------------------------------------ */
+
+#define PAGE ((size_t)4096)
+#define HUGE ((size_t)2 << 20)
+#define LARGE ((size_t)128 << 10) /* below: the heap */
+#define WINDOW ((size_t)64 << 20)
+
+/* Large arrays follow each other in windows of address space whose pages may be huge, so that the end of one and the
+ * start of the next share a huge page: alone, each array's end, and all of one below 2 MiB, would lie in small pages, and
+ * reading those costs a page walk every few lines. Every array gives its own pages back. */
+static pthread_mutex_t window_lock = PTHREAD_MUTEX_INITIALIZER;
+static char *window;
+static size_t window_left;
+
+static size_t whole_pages(size_t bytes)
+{
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+/* A new window with room for `bytes`; what was left of the old one goes back. Called with the lock held. */
+static bool window_open(size_t bytes)
+{
+    size_t size = bytes > WINDOW ? (bytes + HUGE - 1) / HUGE * HUGE : WINDOW;
+    char *raw = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED)
+        return false;
+    size_t skip = (HUGE - (uintptr_t)raw % HUGE) % HUGE;
+    if (skip)
+        munmap(raw, skip);
+    munmap(raw + skip + size, HUGE - skip);
+#ifdef MADV_HUGEPAGE
+    madvise(raw + skip, size, MADV_HUGEPAGE);
+#endif
+    if (window_left)
+        munmap(window, window_left);
+    window = raw + skip;
+    window_left = size;
+    return true;
+}
+
 void *mem_map(size_t bytes)
 {
-    const size_t huge = (size_t)2 << 20;
-    if (must_fail() || bytes > SIZE_MAX - huge)
+    if (must_fail() || bytes > SIZE_MAX / 2)
         return NULL;
-    size_t align = bytes >= huge ? huge : 64;
-    void *p;
-    if (align == huge) {
-        /* Over-map by one huge page, then trim to an aligned window. */
-        char *raw = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (raw == MAP_FAILED)
-            return NULL;
-        size_t page = 4096, skip = (huge - (uintptr_t)raw % huge) % huge;
-        size_t used = (bytes + page - 1) / page * page;
-        if (skip)
-            munmap(raw, skip);
-        if (bytes + huge > skip + used)
-            munmap(raw + skip + used, (bytes + huge - skip - used) / page * page);
-        p = raw + skip;
-#ifdef MADV_HUGEPAGE
-        madvise(p, used, MADV_HUGEPAGE);
-#endif
-        return p;
+    if (bytes < LARGE) {
+        size_t rounded = bytes ? (bytes + 63) / 64 * 64 : 64;
+        void *p = aligned_alloc(64, rounded);
+        return p ? memset(p, 0, rounded) : NULL;
     }
-    size_t rounded = (bytes + 63) / 64 * 64;
-    p = aligned_alloc(64, rounded ? rounded : 64);
-    if (p)
-        memset(p, 0, rounded ? rounded : 64);
+    size_t used = whole_pages(bytes);
+    void *p = NULL;
+    pthread_mutex_lock(&window_lock);
+    if (used <= window_left || window_open(used)) {
+        p = window;
+        window += used;
+        window_left -= used;
+    }
+    pthread_mutex_unlock(&window_lock);
     return p;
 }
 
 void mem_unmap(void *p, size_t bytes)
 {
-    const size_t huge = (size_t)2 << 20, page = 4096;
     if (!p)
         return;
-    if (bytes >= huge)
-        munmap(p, (bytes + page - 1) / page * page);
-    else
+    if (bytes < LARGE)
         free(p);
+    else
+        munmap(p, whole_pages(bytes));
 }

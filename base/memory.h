@@ -21,7 +21,7 @@ void mem_free(void *p);
 /* For tests: the k-th allocation from now on fails, counted over the process; 0: none. Overrides the environment. */
 void mem_fail_at(long k);
 
-/* Large arrays: 64-byte aligned (2 MiB when at least that large), zeroed, huge pages advised. Free with mem_unmap. */
+/* Large arrays: 64-byte aligned, zeroed, in huge pages where the system gives them. Free with mem_unmap. Any thread. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *p, size_t bytes);
 
