@@ -28,13 +28,14 @@ INLINE int groups_of(enum layout l)
 {
     return l == LAYOUT_Q2_K || l == LAYOUT_Q3_K || l == LAYOUT_Q6_K ? 2 : 1;
 }
+/* Bytes of 16 rows. */
 INLINE uint32_t header_bytes(enum layout l)
 {
     return !in_256(l) ? 0 : has_offset(l) ? 64 : 32;
 }
 INLINE uint32_t quant_bytes(enum layout l)
 {
-    return l == LAYOUT_Q8_0                                           ? 512
+    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED                    ? 512
            : l == LAYOUT_Q2_K                                         ? 128
            : l == LAYOUT_Q3_K                                         ? 192
            : l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K ? 320
@@ -71,45 +72,49 @@ INLINE lb one_bit(lb bits, const int g, const int to)
     return lb_and(g > to ? lb_right(bits, g - to) : g < to ? lb_left(bits, to - g) : bits, 1 << to);
 }
 
-/* The weights of columns 16·half to 16·half + 15 of one sub-block, LANES rows: four groups of four columns. */
-INLINE void unpack16(enum layout l, const uint8_t *q, uint32_t row, const int half, lb codes, lb w[4])
+/* Where LANES rows of a sub-block lie: in a panel `wide` rows high, from row `row`. */
+struct rows {
+    const uint8_t *header, *q;
+    uint32_t wide, row;
+};
+
+/* What stands before the scales of a sub-block, as it lies in memory, but for layouts of whole bytes. */
+struct raw {
+    lb q[4], high[2];
+};
+
+INLINE bool in_bytes(enum layout l)
 {
-    q += 4 * row;
-    if (l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED) {
-        for (int j = 0; j < 4; j++)
-            w[j] = lb_load(q + 64 * (4 * half + j));
-        return;
-    }
-    if (l == LAYOUT_Q2_K || l == LAYOUT_Q3_K) {
-        lb pairs = lb_load(q + 64 * half);
-        w[0] = lb_and(pairs, 3);
-        w[1] = lb_and(lb_right(pairs, 2), 3);
-        w[2] = lb_and(lb_right(pairs, 4), 3);
-        w[3] = lb_and(lb_right(pairs, 6), 3);
-    } else {
-        for (int j = 0; j < 4; j++) {
-            lb both = lb_load(q + 64 * j);
-            w[j] = lb_and(half ? lb_right(both, 4) : both, 15);
-        }
-    }
+    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED;
+}
+INLINE bool in_pairs(enum layout l) /* of bits; the two halves lie apart */
+{
+    return l == LAYOUT_Q2_K || l == LAYOUT_Q3_K;
+}
+INLINE int high_groups(enum layout l)
+{
+    return l == LAYOUT_Q6_K ? 2 : l == LAYOUT_Q3_K || width_of(l) == WIDTH_5 ? 1 : 0;
+}
+INLINE lb load_group(struct rows r, int group)
+{
+    return lb_load(r.q + 4 * (r.wide * (uint32_t)group + r.row));
+}
+
+/* Weights of columns 16·half + 4·j to 16·half + 4·j + 3. */
+INLINE lb unpack4(enum layout l, struct rows r, const struct raw *raw, const int half, const int j, lb codes)
+{
+    if (in_bytes(l))
+        return load_group(r, 4 * half + j);
+    const lb high = raw->high[l == LAYOUT_Q6_K ? half : 0];
+    lb w = in_pairs(l) ? lb_and(j ? lb_right(raw->q[half], 2 * j) : raw->q[half], 3)
+                       : lb_and(half ? lb_right(raw->q[j], 4) : raw->q[j], 15);
     if (has_codes(l))
-        for (int j = 0; j < 4; j++)
-            w[j] = lb_lookup(codes, w[j]);
-    if (l == LAYOUT_Q3_K || width_of(l) == WIDTH_5) {
-        lb high = lb_load(q + (l == LAYOUT_Q3_K ? 128 : 256));
-        const int to = l == LAYOUT_Q3_K ? 2 : 4;
-        w[0] = lb_or(w[0], one_bit(high, 4 * half, to));
-        w[1] = lb_or(w[1], one_bit(high, 4 * half + 1, to));
-        w[2] = lb_or(w[2], one_bit(high, 4 * half + 2, to));
-        w[3] = lb_or(w[3], one_bit(high, 4 * half + 3, to));
-    }
-    if (l == LAYOUT_Q6_K) { /* bits 2j of a byte of the half's 64 */
-        lb high = lb_load(q + 256 + 64 * half);
-        w[0] = lb_or(w[0], lb_and(lb_left(high, 4), 48));
-        w[1] = lb_or(w[1], lb_and(lb_left(high, 2), 48));
-        w[2] = lb_or(w[2], lb_and(high, 48));
-        w[3] = lb_or(w[3], lb_and(lb_right(high, 2), 48));
-    }
+        w = lb_lookup(codes, w);
+    if (l == LAYOUT_Q3_K || width_of(l) == WIDTH_5)
+        w = lb_or(w, one_bit(high, 4 * half + j, l == LAYOUT_Q3_K ? 2 : 4));
+    if (l == LAYOUT_Q6_K) /* bits 2j of a byte of the half's 64 */
+        w = lb_or(w, lb_and(j < 2 ? lb_left(high, 4 - 2 * j) : j == 2 ? high : lb_right(high, 2), 48));
+    return w;
 }
 
 /* Scales and offsets of LANES rows of a sub-block, by half where the layout has two groups. */
@@ -117,34 +122,35 @@ struct scales {
     lf scale[2], offset[2];
 };
 
-INLINE struct scales unpack_scales(enum layout l, const uint8_t *header, const uint8_t *s, uint32_t row)
+INLINE struct scales unpack_scales(enum layout l, struct rows r)
 {
+    const uint8_t *s = r.q + r.wide / PANEL_ROWS * quant_bytes(l);
+    const uint32_t row = r.row, next = r.wide + r.row; /* of what stands behind the first number of every row */
     struct scales out;
-    lf zero = lf_set1(0);
-    out.offset[0] = out.offset[1] = zero;
+    out.offset[0] = out.offset[1] = lf_set1(0);
     if (l == LAYOUT_MXFP4) {
         out.scale[0] = lf_load_e8m0_half(s + row);
     } else if (!in_256(l)) {
         out.scale[0] = lf_load_f16(s + 2 * row);
         if (has_offset(l))
-            out.offset[0] = lf_load_f16(s + 32 + 2 * row);
+            out.offset[0] = lf_load_f16(s + 2 * next);
     } else {
-        lf d = lf_load_f16(header + 2 * row);
+        lf d = lf_load_f16(r.header + 2 * row);
         if (l == LAYOUT_Q2_K) {
-            lf dmin = lf_load_f16(header + 32 + 2 * row);
+            lf dmin = lf_load_f16(r.header + 2 * next);
             out.scale[0] = lf_mul(d, lf_load_u4(s + row, 0));
-            out.scale[1] = lf_mul(d, lf_load_u4(s + 16 + row, 0));
+            out.scale[1] = lf_mul(d, lf_load_u4(s + next, 0));
             out.offset[0] = lf_minus(lf_mul(dmin, lf_load_u4(s + row, 4)));
-            out.offset[1] = lf_minus(lf_mul(dmin, lf_load_u4(s + 16 + row, 4)));
+            out.offset[1] = lf_minus(lf_mul(dmin, lf_load_u4(s + next, 4)));
             return out;
         }
         if (has_offset(l)) { /* Q4_K, Q5_K */
             out.scale[0] = lf_mul(d, lf_load_u8(s + row));
-            out.offset[0] = lf_minus(lf_mul(lf_load_f16(header + 32 + 2 * row), lf_load_u8(s + 16 + row)));
+            out.offset[0] = lf_minus(lf_mul(lf_load_f16(r.header + 2 * next), lf_load_u8(s + next)));
         } else { /* Q3_K, Q6_K, IQ4_XS */
             out.scale[0] = lf_mul(d, lf_load_i8(s + row));
             if (groups_of(l) == 2) {
-                out.scale[1] = lf_mul(d, lf_load_i8(s + 16 + row));
+                out.scale[1] = lf_mul(d, lf_load_i8(s + next));
                 return out;
             }
         }
@@ -154,12 +160,19 @@ INLINE struct scales unpack_scales(enum layout l, const uint8_t *header, const u
 }
 
 /* Adds the whole-number products of one half to the sums of T tokens. */
-INLINE void dot_half(enum layout l, const uint8_t *q, uint32_t row, const int half, const struct act_block *a,
-                     const uint32_t T, lb codes, li sum[TILE])
+INLINE void dot_half(enum layout l, struct rows r, const int half, const struct act_block *a, const uint32_t T,
+                     lb codes, li sum[TILE])
 {
+    struct raw raw;
     lb w[4];
     uint32_t t = 0;
-    unpack16(l, q, row, half, codes, w);
+    for (int j = 0; j < 4 && !in_bytes(l); j++)
+        if (!in_pairs(l) || j == half)
+            raw.q[j] = load_group(r, j);
+    for (int j = 0; j < high_groups(l); j++)
+        raw.high[j] = load_group(r, (in_pairs(l) ? 2 : 4) + j);
+    for (int j = 0; j < 4; j++)
+        w[j] = unpack4(l, r, &raw, half, j, codes);
 #ifdef LANES_PAIRS
     if (T >= 2) {
         lp pairs = lp_from(w);
@@ -172,15 +185,33 @@ INLINE void dot_half(enum layout l, const uint8_t *q, uint32_t row, const int ha
 }
 
 #ifdef PANEL_PAIRS
-INLINE void dot_half_pair(enum layout l, const uint8_t *const q[2], const int half, const struct act_block *a,
-                          const uint32_t T, lb codes, li sum[2][TILE])
+/* Here loads keep the order in which they stand: left to itself, a compiler mixes them. */
+#define IN_ORDER __asm__ volatile("" ::: "memory")
+
+INLINE void load_raw_pair(enum layout l, const struct rows r[2], struct raw raw[2])
 {
-    lb w[2][4];
-    unpack16(l, q[0], 0, half, codes, w[0]);
-    unpack16(l, q[1], 0, half, codes, w[1]);
-    for (uint32_t j = 0; j < 4; j++) /* every chain goes on by one before any goes on by two */
+    const int low = in_bytes(l) ? 0 : in_pairs(l) ? 2 : 4;
+    for (int j = 0; j < low + high_groups(l); j++)
+        for (uint32_t i = 0; i < 2; i++) {
+            *(j < low ? &raw[i].q[j] : &raw[i].high[j - low]) = load_group(r[i], j);
+            IN_ORDER;
+        }
+}
+
+/* Each broadcast of activations serves both panels; every chain goes on by one before any goes on by two. */
+INLINE void dot_half_pair(enum layout l, const struct rows r[2], const struct raw raw[2], const int half,
+                          const struct act_block *a, const uint32_t T, lb codes, li sum[2][TILE])
+{
+    for (int j = 0; j < 4; j++) {
+        lb w = unpack4(l, r[0], &raw[0], half, j, codes);
+        if (in_bytes(l))
+            IN_ORDER;
+        lb v = unpack4(l, r[1], &raw[1], half, j, codes);
+        if (in_bytes(l))
+            IN_ORDER;
         for (uint32_t t = 0; t < T; t++)
-            li_dot4_pair(&sum[0][t], &sum[1][t], w[0][j], w[1][j], a[t].q + 16 * half + 4 * j);
+            li_dot4_pair(&sum[0][t], &sum[1][t], w, v, a[t].q + 16 * half + 4 * j);
+    }
 }
 #endif
 
@@ -219,43 +250,54 @@ INLINE void add_offsets(int groups, struct scales s, const struct act_block *a, 
         }
 }
 
-/* One sub-block of LANES rows against T tokens. */
-INLINE void multiply_sub(enum layout l, const uint8_t *q, struct scales s, int groups, bool offset, uint32_t row,
+/* One sub-block of LANES rows against T tokens. Scales are loaded behind the quants, as they lie; NULL: not given. */
+INLINE void multiply_sub(enum layout l, struct rows r, const struct scales *given, int groups, bool offset,
                          const struct act_block *a, const uint32_t T, lb codes, lf acc[TILE])
 {
+    struct scales s;
     li sum[TILE];
     start(l, groups == 1 ? 0 : 1, a, T, sum);
-    dot_half(l, q, row, 0, a, T, codes, sum);
+    dot_half(l, r, 0, a, T, codes, sum);
     if (groups == 2) {
+        s = given ? *given : unpack_scales(l, r);
         accumulate(s.scale[0], a, T, sum, acc);
         start(l, 2, a, T, sum);
     }
-    dot_half(l, q, row, 1, a, T, codes, sum);
+    dot_half(l, r, 1, a, T, codes, sum);
+    if (groups == 1)
+        s = given ? *given : unpack_scales(l, r);
     accumulate(s.scale[1], a, T, sum, acc);
     if (offset)
         add_offsets(groups, s, a, T, acc);
 }
 
 #ifdef PANEL_PAIRS
-/* One sub-block of two panels: each broadcast of activations serves both. */
-INLINE void multiply_pair(enum layout l, const uint8_t *const q[2], const struct scales s[2], const struct act_block *a,
-                          const uint32_t T, lb codes, lf acc[2][TILE])
+/* One sub-block of a pair. */
+INLINE void multiply_pair(enum layout l, const struct rows r[2], const struct act_block *a, const uint32_t T, lb codes,
+                          lf acc[2][TILE])
 {
     const int groups = groups_of(l);
+    struct scales s[2];
+    struct raw raw[2];
     li sum[2][TILE];
+    load_raw_pair(l, r, raw);
     start(l, groups == 1 ? 0 : 1, a, T, sum[0]);
     for (uint32_t t = 0; t < T; t++)
         sum[1][t] = sum[0][t];
-    dot_half_pair(l, q, 0, a, T, codes, sum);
+    dot_half_pair(l, r, raw, 0, a, T, codes, sum);
     if (groups == 2) {
-        accumulate(s[0].scale[0], a, T, sum[0], acc[0]);
-        accumulate(s[1].scale[0], a, T, sum[1], acc[1]);
+        for (uint32_t i = 0; i < 2; i++) {
+            s[i] = unpack_scales(l, r[i]);
+            accumulate(s[i].scale[0], a, T, sum[i], acc[i]);
+        }
         start(l, 2, a, T, sum[0]);
         for (uint32_t t = 0; t < T; t++)
             sum[1][t] = sum[0][t];
     }
-    dot_half_pair(l, q, 1, a, T, codes, sum);
+    dot_half_pair(l, r, raw, 1, a, T, codes, sum);
     for (uint32_t i = 0; i < 2; i++) {
+        if (groups == 1)
+            s[i] = unpack_scales(l, r[i]);
         accumulate(s[i].scale[1], a, T, sum[i], acc[i]);
         if (has_offset(l))
             add_offsets(groups, s[i], a, T, acc[i]);
@@ -263,40 +305,42 @@ INLINE void multiply_pair(enum layout l, const uint8_t *const q[2], const struct
 }
 #endif
 
-INLINE void panel_tile(enum layout l, const uint32_t panels, const uint8_t *p, struct fetch fetch,
-                       const struct act_block *a, uint32_t blocks, const uint32_t T, float *out)
+INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_run *run, const uint32_t T)
 {
-    lf acc[2 * SUBS][TILE];
+    const uint32_t subs = in_256(l) ? 8 : 1;
+    const uint8_t *p = run->panels;
+    struct fetch fetch = run->fetch;
+    float *out = run->out;
     lb codes = lb_codes(l == LAYOUT_MXFP4 ? codebook_mxfp4 : codebook_iq4);
     codes = DOT_UNSIGNED ? lb_flip(codes) : codes;
-    for (uint32_t t = 0; t < T; t++)
-        for (uint32_t i = 0; i < panels * SUBS; i++)
-            acc[i][t] = lf_load(out + t * PAIR_ROWS + i * LANES);
-    const uint32_t subs = in_256(l) ? 8 : 1, block_bytes = header_bytes(l) + subs * sub_block_bytes(l);
-    for (uint32_t b = 0; b < blocks; b += subs, p += panels * block_bytes) {
-        const uint8_t *q = p + header_bytes(l);
-        for (uint32_t g = 0; g < subs; g++, q += sub_block_bytes(l), a += T) {
-            for (uint32_t line = 0; line < fetch.step; line += 64)
-                __builtin_prefetch(fetch.from + line);
-            fetch.from += fetch.step;
+    for (uint32_t k = 0; k < run->count; k++, out += panels * PANEL_ROWS) {
+        const struct act_block *a = run->a;
+        lf acc[2 * SUBS][TILE];
+        for (uint32_t t = 0; t < T; t++)
+            for (uint32_t i = 0; i < panels * SUBS; i++)
+                acc[i][t] = run->goes_on ? lf_load(out + t * run->stride + i * LANES) : lf_set1(0);
+        for (uint32_t b = 0; b < run->blocks; b += subs) {
+            const uint8_t *header = p;
+            p += panels * header_bytes(l);
+            for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += T) {
+                for (uint32_t line = 0; line < fetch.step; line += 64)
+                    __builtin_prefetch(fetch.from + line);
+                fetch.from += fetch.step;
+                const struct rows r[2] = {{header, p, panels * PANEL_ROWS, 0}, {header, p, panels * PANEL_ROWS, LANES}};
 #ifdef PANEL_PAIRS
-            if (panels == 2) {
-                const uint8_t *const both[2] = {q, q + block_bytes};
-                const struct scales s[2] = {unpack_scales(l, p, q + quant_bytes(l), 0),
-                                            unpack_scales(l, p + block_bytes, q + block_bytes + quant_bytes(l), 0)};
-                multiply_pair(l, both, s, a, T, codes, acc);
-                continue;
-            }
+                if (panels == 2) {
+                    multiply_pair(l, r, a, T, codes, acc);
+                    continue;
+                }
 #endif
-            for (uint32_t i = 0; i < SUBS; i++) {
-                struct scales s = unpack_scales(l, p, q + quant_bytes(l), i * LANES);
-                multiply_sub(l, q, s, groups_of(l), has_offset(l), i * LANES, a, T, codes, acc[i]);
+                for (uint32_t i = 0; i < SUBS; i++)
+                    multiply_sub(l, r[i], NULL, groups_of(l), has_offset(l), a, T, codes, acc[i]);
             }
         }
+        for (uint32_t t = 0; t < T; t++)
+            for (uint32_t i = 0; i < panels * SUBS; i++)
+                lf_store(out + t * run->stride + i * LANES, acc[i][t]);
     }
-    for (uint32_t t = 0; t < T; t++)
-        for (uint32_t i = 0; i < panels * SUBS; i++)
-            lf_store(out + t * PAIR_ROWS + i * LANES, acc[i][t]);
 }
 
 /* The expanded layout: the type's shape comes as arguments, alike for all blocks. */
@@ -312,10 +356,11 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
                                {lf_load(p->offset[0] + row), lf_load(p->offset[1] + row)}};
             for (uint32_t t = 0; t < T; t++)
                 acc[t] = lf_load(out + t * PAIR_ROWS + row);
+            const struct rows r = {NULL, p->q[0][0], PANEL_ROWS, row};
             if (groups == 1)
-                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 1, offset, row, a, T, codes, acc);
+                multiply_sub(LAYOUT_EXPANDED, r, &s, 1, offset, a, T, codes, acc);
             else
-                multiply_sub(LAYOUT_EXPANDED, p->q[0][0], s, 2, offset, row, a, T, codes, acc);
+                multiply_sub(LAYOUT_EXPANDED, r, &s, 2, offset, a, T, codes, acc);
             for (uint32_t t = 0; t < T; t++)
                 lf_store(out + t * PAIR_ROWS + row, acc[t]);
         }
@@ -336,23 +381,22 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
         break;                   \
     }
 
-#define ONE_PANEL(T) panel_tile(layout, 1, p, fetch, a, blocks, T, acc)
+#define ONE_PANEL(T) panel_tile(layout, 1, run, T)
 #ifdef PANEL_PAIRS
-#define TWO_PANELS(T) panel_tile(layout, 2, p, fetch, a, blocks, T, acc)
+#define TWO_PANELS(T) panel_tile(layout, 2, run, T)
 #define HAS_PAIRS true
 #else
 #define TWO_PANELS(T) ONE_PANEL(T)
 #define HAS_PAIRS false
 #endif
-#define PANEL_OF(name, which)                                                                                          \
-    static void panel_##name(const void *p, bool pair, struct fetch fetch, const struct act_block *a, uint32_t blocks, \
-                             uint32_t tokens, float *acc)                                                              \
-    {                                                                                                                  \
-        const enum layout layout = which;                                                                              \
-        if (HAS_PAIRS && pair)                                                                                         \
-            FOR_TOKENS(tokens, TWO_PANELS)                                                                             \
-        else                                                                                                           \
-            FOR_TOKENS(tokens, ONE_PANEL)                                                                              \
+#define PANEL_OF(name, which)                             \
+    static void panel_##name(const struct panel_run *run) \
+    {                                                     \
+        const enum layout layout = which;                 \
+        if (HAS_PAIRS && run->pair)                       \
+            FOR_TOKENS(run->tokens, TWO_PANELS)           \
+        else                                              \
+            FOR_TOKENS(run->tokens, ONE_PANEL)            \
     }
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 

@@ -36,14 +36,15 @@ static uint32_t panels_of(uint32_t rows)
     return rows / PANEL_ROWS + (rows % PANEL_ROWS != 0);
 }
 
-/* Where panel p begins and how far its blocks lie apart: pairs take turns block by block. */
-static uint8_t *panel_at(const struct matrix *m, enum layout layout, uint32_t p, size_t *step)
+/* Panel p and the rows it is high: the panels of 16 that make a pair are one. */
+static uint8_t *panel_at(const struct matrix *m, enum layout layout, uint32_t *p, uint32_t *wide)
 {
-    size_t panel_bytes = layout_panel_bytes(layout, m->cols);
-    size_t block_bytes = layout_panel_bytes(layout, layout_block_cols(layout));
-    bool pair = kernels->pairs && (p | 1) < panels_of(m->rows);
-    *step = pair ? 2 * block_bytes : block_bytes;
-    return (uint8_t *)m->data + (pair ? p / 2 * 2 * panel_bytes + p % 2 * block_bytes : p * panel_bytes);
+    *wide = PANEL_ROWS;
+    if (kernels->pairs && (*p | 1) < panels_of(m->rows)) {
+        *wide = PAIR_ROWS;
+        *p &= ~UINT32_C(1);
+    }
+    return (uint8_t *)m->data + *p * layout_panel_bytes(layout, PANEL_ROWS, m->cols);
 }
 
 /* What the level's layout takes; for the file's own order, the file's bytes. */
@@ -53,7 +54,7 @@ static size_t laid_out_bytes(uint32_t type, uint32_t rows, uint32_t cols)
         return rows * type_row_bytes(type, cols);
     if (is_float(type))
         return ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS * float_group_bytes(float_bytes(type), cols);
-    return panels_of(rows) * layout_panel_bytes(layout_of(type), cols);
+    return panels_of(rows) * layout_panel_bytes(layout_of(type), PANEL_ROWS, cols);
 }
 
 size_t matrix_bytes(uint32_t type, uint32_t rows, uint32_t cols)
@@ -72,12 +73,11 @@ static void load_panels(void *context, size_t begin, size_t end, int thread)
 {
     const struct load_job *job = context;
     const struct matrix *m = job->m;
-    for (size_t p = begin; p < end; p++) {
-        uint32_t first = (uint32_t)p * PANEL_ROWS, rows = m->rows - first < PANEL_ROWS ? m->rows - first : PANEL_ROWS;
-        size_t step;
-        uint8_t *panel = panel_at(m, job->layout, (uint32_t)p, &step);
-        pack_panel(job->layout, m->cols, job->source + first * job->row_bytes, job->row_bytes, rows, kernels->flip,
-                   panel, step);
+    for (uint32_t p = (uint32_t)begin, wide; p < end; p += wide / PANEL_ROWS) {
+        uint8_t *panel = panel_at(m, job->layout, &p, &wide);
+        uint32_t first = p * PANEL_ROWS, rows = m->rows - first < wide ? m->rows - first : wide;
+        pack_panel(job->layout, wide, m->cols, job->source + first * job->row_bytes, job->row_bytes, rows,
+                   kernels->flip, panel);
     }
 }
 
@@ -157,12 +157,11 @@ void matrix_row(const struct matrix *m, uint32_t row, float *out)
     }
     enum layout layout = layout_of(m->type);
     /* Block by block, so that no row of bytes need be held. */
-    uint32_t values = layout_block_cols(layout);
-    size_t step;
-    const uint8_t *panel = panel_at(m, layout, row / PANEL_ROWS, &step);
-    for (uint32_t c = 0; c < m->cols; c += values, panel += step) {
+    uint32_t values = layout_block_cols(layout), p = row / PANEL_ROWS, wide;
+    const uint8_t *panel = panel_at(m, layout, &p, &wide);
+    for (uint32_t c = 0; c < m->cols; c += values, panel += layout_panel_bytes(layout, wide, values)) {
         uint8_t block[512];
-        unpack_block(layout, panel, row % PANEL_ROWS, kernels->flip, block);
+        unpack_block(layout, wide, panel, row - p * PANEL_ROWS, kernels->flip, block);
         dequantize_row(m->type, block, out + c, values);
     }
 }

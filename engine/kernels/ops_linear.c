@@ -13,7 +13,8 @@
 #define CHUNK_BYTES ((size_t)512 << 10)
 #define CHUNK_TOKENS 128u
 #define STRIP 16u          /* blocks of 32 columns that all tokens of a chunk pass over before the next */
-#define FETCH_AHEAD 6144u  /* bytes of weights */
+#define FETCH_AHEAD 8192u   /* bytes of weights, for a full tile of a type of at most */
+#define FETCH_BYTES 24u     /* for 32 columns of a row */
 #define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
 #define EXPANDED_TOKENS 64u
 #define QUANTISE_GRAIN 8u
@@ -146,31 +147,69 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
     }
 }
 
+/* Rows that go together: a panel, or a pair. */
+static uint32_t unit_rows(void)
+{
+    return kernels->pairs ? PAIR_ROWS : PANEL_ROWS;
+}
+
+/* Whole units of a packed type against one tile: one stream of memory and one call, which the core's own prefetching
+ * follows best when left alone; only where arithmetic takes longer than memory does fetching ahead help. Returns how
+ * many. */
+static size_t panels_streamed(const struct matrix *w, enum layout layout, size_t begin, size_t end,
+                              const struct tokens *in, float *y, size_t ldy)
+{
+    size_t whole = w->rows / unit_rows();
+    end = end < whole ? end : whole;
+    if (begin >= end)
+        return 0;
+    size_t bytes = layout_panel_bytes(layout, unit_rows(), w->cols);
+    const uint8_t *panels = (const uint8_t *)w->data + begin * bytes;
+    struct panel_run run = {.panels = panels,
+                            .count = (uint32_t)(end - begin),
+                            .pair = kernels->pairs,
+                            .a = in->a->scratch,
+                            .blocks = w->cols / 32,
+                            .tokens = in->count,
+                            .out = y + begin * unit_rows(),
+                            .stride = ldy};
+    size_t block_bytes = bytes / run.blocks;
+    if (run.tokens == kernels->tile_tokens && block_bytes <= FETCH_BYTES * unit_rows())
+        run.fetch = (struct fetch){panels + FETCH_AHEAD, block_bytes};
+    kernels->panel[layout](&run);
+    return end - begin;
+}
+
 /* One panel or two of a packed type against the tokens of tiles [tile_begin, tile_end). Strips of columns stay in the
- * nearest cache while all tokens pass over them. Weights to come are fetched all the time: with one tile FETCH_AHEAD
- * before the stream, with several each tile fetches its part of the next strip, so that memory never rests. */
+ * nearest cache while all tokens pass over them; meanwhile each tile fetches its part of the next strip, so that memory
+ * never rests. */
 static void panels_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
                           const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
 {
     bool pair = rows > PANEL_ROWS;
-    const uint8_t *panel = (const uint8_t *)w->data + row / PANEL_ROWS * layout_panel_bytes(layout, w->cols);
+    uint32_t wide = pair ? PAIR_ROWS : PANEL_ROWS;
+    const uint8_t *panel = (const uint8_t *)w->data + layout_panel_bytes(layout, row, w->cols);
     struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
     uint32_t blocks = w->cols / 32, begin = tile_first(tiles, tile_begin), end = tile_first(tiles, tile_end);
     _Alignas(64) float acc[CHUNK_TOKENS * PAIR_ROWS];
-    memset(acc, 0, (end - begin) * PAIR_ROWS * sizeof *acc);
-    uint32_t count = tile_end - tile_begin, most = count == 1 ? blocks : STRIP;
-    for (uint32_t b = 0; b < blocks; b += most) {
-        uint32_t width = blocks - b < most ? blocks - b : most;
-        const uint8_t *strip = panel + (pair ? 2 : 1) * layout_panel_bytes(layout, b * 32);
-        size_t strip_bytes = (pair ? 2 : 1) * layout_panel_bytes(layout, width * 32), block_bytes = strip_bytes / width;
-        struct fetch fetch = count == 1 ? (struct fetch){strip + FETCH_AHEAD, block_bytes}
-                                        : (struct fetch){strip + strip_bytes, (block_bytes + count - 1) / count};
-        float *to = acc;
-        for (uint32_t j = tile_begin; j < tile_end; j++, fetch.from += width * fetch.step) {
-            uint32_t size = tile_size(tiles, j);
-            const struct act_block *a = tile_blocks(in->a, tiles, j) + (size_t)b * size;
-            kernels->panel[layout](strip, pair, fetch, a, width, size, to);
-            to += size * PAIR_ROWS;
+    uint32_t count = tile_end - tile_begin;
+    for (uint32_t b = 0; b < blocks; b += STRIP) {
+        uint32_t width = blocks - b < STRIP ? blocks - b : STRIP;
+        size_t strip_bytes = layout_panel_bytes(layout, wide, width * 32);
+        const uint8_t *strip = panel + layout_panel_bytes(layout, wide, b * 32);
+        struct panel_run run = {.panels = strip,
+                                .count = 1,
+                                .pair = pair,
+                                .goes_on = b > 0,
+                                .blocks = width,
+                                .out = acc,
+                                .stride = PAIR_ROWS,
+                                .fetch = {strip + strip_bytes, (strip_bytes / width + count - 1) / count}};
+        for (uint32_t j = tile_begin; j < tile_end; j++, run.fetch.from += width * run.fetch.step) {
+            run.tokens = tile_size(tiles, j);
+            run.a = tile_blocks(in->a, tiles, j) + (size_t)b * run.tokens;
+            kernels->panel[layout](&run);
+            run.out += run.tokens * PAIR_ROWS;
         }
     }
     store_panel(acc, rows, end - begin, y + begin * ldy, ldy);
@@ -206,12 +245,6 @@ struct linear_work {
     struct tokens tokens;
 };
 
-/* Rows that go together: a panel, or a pair. */
-static uint32_t unit_rows(void)
-{
-    return kernels->pairs ? PAIR_ROWS : PANEL_ROWS;
-}
-
 static size_t units_of(const struct matrix *w)
 {
     return w->rows / unit_rows() + (w->rows % unit_rows() != 0);
@@ -228,7 +261,10 @@ static void run_units(const struct linear_job *job, const struct tokens *in, siz
     chunk = chunk > CHUNK_TOKENS / kernels->tile_tokens ? CHUNK_TOKENS / kernels->tile_tokens : chunk ? chunk : 1;
     for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
         uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
-        for (size_t u = begin; u < end; u++) {
+        size_t u = begin;
+        if (tiles.count == 1 && layout != LAYOUT_EXPANDED)
+            u += panels_streamed(job->w, layout, begin, end, in, job->y, job->ldy);
+        for (; u < end; u++) {
             uint32_t row = (uint32_t)u * unit_rows(), rows = w->rows - row < unit_rows() ? w->rows - row : unit_rows();
             float *y = job->y + row;
             if (is_float(w->type))

@@ -1,4 +1,4 @@
-/* Rows of the file to panels of 16 rows and back. Four columns of a row make one 32-bit word, so everything here moves
+/* Rows of the file to panels of 16 or 32 rows and back. Four columns of a row make one 32-bit word, so everything here moves
  * words; nothing is rounded, and unpack_block gives back the file's bytes. Layouts: table.h. Pure; any thread. */
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "engine/quant/blocks.h"
 #include "engine/quant/types.h"
 
-/* One layout: what a block of `subs`·32 columns of 16 rows consists of, in order, in units of one row. */
+/* One layout: what a block of `subs`·32 columns consists of, in order, in units of one row. */
 struct shape {
     uint32_t type;
     uint32_t subs;       /* 1 or 8 */
@@ -15,7 +15,7 @@ struct shape {
     uint32_t words;      /* 32-bit words of quants a sub: 2 (pairs of bits), 4 (nibbles) or 8 */
     uint32_t high;       /* words of high bits a sub */
     uint32_t scales;     /* numbers behind them, of */
-    uint32_t scale_size; /* bytes each; each number of all 16 rows together */
+    uint32_t scale_size; /* bytes each; each number of all rows together */
 };
 
 static const struct shape shapes[LAYOUT_COUNT] = {
@@ -39,20 +39,21 @@ struct row_block {
     struct sub subs[8];
 };
 
+/* Bytes of one row. */
 static size_t sub_bytes(const struct shape *s)
 {
-    return PANEL_ROWS * (4u * (s->words + s->high) + s->scales * s->scale_size);
+    return 4u * (s->words + s->high) + s->scales * s->scale_size;
 }
 
 static size_t block_bytes(const struct shape *s)
 {
-    return PANEL_ROWS * s->header + s->subs * sub_bytes(s);
+    return s->header + s->subs * sub_bytes(s);
 }
 
-size_t layout_panel_bytes(enum layout layout, uint32_t cols)
+size_t layout_panel_bytes(enum layout layout, uint32_t wide, uint32_t cols)
 {
     const struct shape *s = &shapes[layout];
-    return layout == LAYOUT_EXPANDED ? 0 : cols / (32 * s->subs) * block_bytes(s);
+    return layout == LAYOUT_EXPANDED ? 0 : (size_t)wide * (cols / (32 * s->subs)) * block_bytes(s);
 }
 
 enum layout layout_of(uint32_t type)
@@ -344,47 +345,50 @@ static void give(enum layout layout, const struct row_block *in, uint8_t *block)
 
 /* ---- Panels -------------------------------------------------------------------------------------------------- */
 
-static void put_row(const struct shape *s, const struct row_block *in, uint32_t row, uint32_t flip, uint8_t *block)
+/* wide: the rows of the panel, 16 or 32. */
+static void put_row(const struct shape *s, const struct row_block *in, uint32_t wide, uint32_t row, uint32_t flip,
+                    uint8_t *p)
 {
     if (s->header >= 2)
-        memcpy(block + 2 * row, &in->d, 2);
+        memcpy(p + 2 * row, &in->d, 2);
     if (s->header >= 4)
-        memcpy(block + 2 * PANEL_ROWS + 2 * row, &in->dmin, 2);
-    uint8_t *p = block + PANEL_ROWS * s->header;
-    for (uint32_t g = 0; g < s->subs; g++, p += sub_bytes(s)) {
+        memcpy(p + 2 * (wide + row), &in->dmin, 2);
+    p += wide * s->header;
+    for (uint32_t g = 0; g < s->subs; g++, p += wide * sub_bytes(s)) {
         const struct sub *sub = &in->subs[g];
         for (uint32_t j = 0; j < s->words; j++)
-            word_to(p + 4 * (j * PANEL_ROWS + row), sub->words[j] ^ (s->words == 8 ? flip : 0));
+            word_to(p + 4 * (j * wide + row), sub->words[j] ^ (s->words == 8 ? flip : 0));
         for (uint32_t j = 0; j < s->high; j++)
-            word_to(p + 4 * ((s->words + j) * PANEL_ROWS + row), sub->high[j]);
-        uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
+            word_to(p + 4 * ((s->words + j) * wide + row), sub->high[j]);
+        uint8_t *scales = p + 4 * wide * (s->words + s->high);
         for (uint32_t j = 0; j < s->scales; j++)
             if (s->scale_size == 2)
-                memcpy(scales + 2 * (j * PANEL_ROWS + row), sub->scale + 2 * j, 2);
+                memcpy(scales + 2 * (j * wide + row), sub->scale + 2 * j, 2);
             else
-                scales[j * PANEL_ROWS + row] = sub->scale[j];
+                scales[j * wide + row] = sub->scale[j];
     }
 }
 
-static void get_row(const struct shape *s, const uint8_t *block, uint32_t row, uint32_t flip, struct row_block *out)
+static void get_row(const struct shape *s, const uint8_t *p, uint32_t wide, uint32_t row, uint32_t flip,
+                    struct row_block *out)
 {
     if (s->header >= 2)
-        memcpy(&out->d, block + 2 * row, 2);
+        memcpy(&out->d, p + 2 * row, 2);
     if (s->header >= 4)
-        memcpy(&out->dmin, block + 2 * PANEL_ROWS + 2 * row, 2);
-    const uint8_t *p = block + PANEL_ROWS * s->header;
-    for (uint32_t g = 0; g < s->subs; g++, p += sub_bytes(s)) {
+        memcpy(&out->dmin, p + 2 * (wide + row), 2);
+    p += wide * s->header;
+    for (uint32_t g = 0; g < s->subs; g++, p += wide * sub_bytes(s)) {
         struct sub *sub = &out->subs[g];
         for (uint32_t j = 0; j < s->words; j++)
-            sub->words[j] = word_at(p + 4 * (j * PANEL_ROWS + row)) ^ (s->words == 8 ? flip : 0);
+            sub->words[j] = word_at(p + 4 * (j * wide + row)) ^ (s->words == 8 ? flip : 0);
         for (uint32_t j = 0; j < s->high; j++)
-            sub->high[j] = word_at(p + 4 * ((s->words + j) * PANEL_ROWS + row));
-        const uint8_t *scales = p + 4 * PANEL_ROWS * (s->words + s->high);
+            sub->high[j] = word_at(p + 4 * ((s->words + j) * wide + row));
+        const uint8_t *scales = p + 4 * wide * (s->words + s->high);
         for (uint32_t j = 0; j < s->scales; j++)
             if (s->scale_size == 2)
-                memcpy(sub->scale + 2 * j, scales + 2 * (j * PANEL_ROWS + row), 2);
+                memcpy(sub->scale + 2 * j, scales + 2 * (j * wide + row), 2);
             else
-                sub->scale[j] = scales[j * PANEL_ROWS + row];
+                sub->scale[j] = scales[j * wide + row];
     }
 }
 
@@ -393,28 +397,28 @@ uint32_t layout_block_cols(enum layout layout)
     return 32 * shapes[layout].subs;
 }
 
-void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
-                uint8_t *panel, size_t step)
+void pack_panel(enum layout layout, uint32_t wide, uint32_t cols, const uint8_t *source, size_t row_bytes,
+                uint32_t rows, uint8_t flip, uint8_t *panel)
 {
     const struct shape *s = &shapes[layout];
-    size_t from = type_info(s->type)->block_bytes;
+    size_t from = type_info(s->type)->block_bytes, step = wide * block_bytes(s);
     uint32_t blocks = cols / (32 * s->subs), flips = flip * LOW1;
     for (uint32_t b = 0; b < blocks; b++, panel += step) {
         struct row_block row;
         for (uint32_t r = 0; r < rows; r++) {
             take(layout, source + r * row_bytes + b * from, &row);
-            put_row(s, &row, r, flips, panel);
+            put_row(s, &row, wide, r, flips, panel);
         }
         memset(&row, 0, sizeof row);
-        for (uint32_t r = rows; r < PANEL_ROWS; r++)
-            put_row(s, &row, r, flips, panel);
+        for (uint32_t r = rows; r < wide; r++)
+            put_row(s, &row, wide, r, flips, panel);
     }
 }
 
-void unpack_block(enum layout layout, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out)
+void unpack_block(enum layout layout, uint32_t wide, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out)
 {
     struct row_block parts;
-    get_row(&shapes[layout], block, row, flip * LOW1, &parts);
+    get_row(&shapes[layout], block, wide, row, flip * LOW1, &parts);
     give(layout, &parts, out);
 }
 

@@ -23,12 +23,13 @@ struct act_block {
 
 /* How a quantised matrix lies in memory: panels of 16 rows; within a panel, blocks of 32 columns (of 256 for K-like
  * types) follow each other; within a block, groups of 4 columns: byte (row·4 + c) of a group's 64. Nibble layouts put
- * group g in the low and group g + 4 in the high nibbles. Scales of the 16 rows stand behind their block.
- * Where a level takes panels in pairs (table->pairs), the blocks of two panels take turns, so that a pair is one stream
- * of memory; an odd last panel stands alone. */
+ * group g in the low and group g + 4 in the high nibbles. Scales of the rows stand behind their block.
+ * Where a level takes panels in pairs (table->pairs), a pair is one panel of 32 rows, groups of 128 bytes; an odd last
+ * panel stands alone. Kernels load what lies in a block in the order in which it lies: a core's own prefetching follows
+ * one rising stream and loses two that take turns within a page. */
 enum layout {
     LAYOUT_EXPANDED, /* struct panel32: any type, decoded on the fly from the file's own rows */
-    /* 32 columns a block */
+    /* 32 columns a block; bytes of 16 rows */
     LAYOUT_Q8_0,   /* 512 bytes q, 16 binary16 */
     LAYOUT_Q4_0,   /* 256 bytes of nibbles, 16 binary16 */
     LAYOUT_Q4_1,   /* as Q4_0, 16 minima behind */
@@ -63,10 +64,20 @@ struct fetch {
     size_t step;
 };
 
-/* acc[t·PAIR_ROWS + r] goes on over `blocks` blocks of 32 columns of one panel or of a pair of panels. a: block-major,
- * `tokens` records a block; tokens ≤ tile_tokens. */
-typedef void kernel_panel(const void *panel, bool pair, struct fetch fetch, const struct act_block *a, uint32_t blocks,
-                          uint32_t tokens, float *acc);
+/* Panels against one tile of tokens. Between two panels of one call memory hardly rests. */
+struct panel_run {
+    const uint8_t *panels; /* `count` panels, or pairs of panels, one right behind the other */
+    uint32_t count;
+    bool pair;
+    bool goes_on;              /* sums go on from what stands in out, else from 0 */
+    const struct act_block *a; /* block-major, `tokens` records a block */
+    uint32_t blocks;           /* of 32 columns */
+    uint32_t tokens;           /* ≤ tile_tokens */
+    float *out;                /* out[t·stride + r], r rising from panel to panel */
+    size_t stride;
+    struct fetch fetch;
+};
+typedef void kernel_panel(const struct panel_run *run);
 /* One panel of the expanded layout, where the type's shape is an argument; acc as above. */
 typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
                              int groups, bool offset, float *acc);
@@ -148,15 +159,15 @@ size_t float_group_bytes(uint32_t each, uint32_t cols);
 void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group);
 
 /* pack.c: the panel layout of a type at this level, LAYOUT_EXPANDED when it has none; columns of one of its blocks;
- * bytes of one panel's share of `cols` columns, a whole number of blocks. */
+ * bytes that `cols` columns, a whole number of blocks, take in a panel `wide` (16 or 32) rows high. */
 enum layout layout_of(uint32_t type);
 uint32_t layout_block_cols(enum layout layout);
-size_t layout_panel_bytes(enum layout layout, uint32_t cols);
-/* Lays out `rows` (≤ 16; the rest become zeros) rows of the file as one panel whose blocks lie `step` bytes apart, and
- * takes one row's part of one block out again. */
-void pack_panel(enum layout layout, uint32_t cols, const uint8_t *source, size_t row_bytes, uint32_t rows, uint8_t flip,
-                uint8_t *panel, size_t step);
-void unpack_block(enum layout layout, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out);
+size_t layout_panel_bytes(enum layout layout, uint32_t wide, uint32_t cols);
+/* Lays out `rows` (≤ wide; the rest become zeros) rows of the file as one panel, and takes one row's part of one block
+ * out again. */
+void pack_panel(enum layout layout, uint32_t wide, uint32_t cols, const uint8_t *source, size_t row_bytes,
+                uint32_t rows, uint8_t flip, uint8_t *panel);
+void unpack_block(enum layout layout, uint32_t wide, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out);
 
 /* Tokens of activations lie in tiles of nearly equal size: tile j of n tokens holds size tokens from first. */
 struct tiles {
