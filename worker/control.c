@@ -151,9 +151,11 @@ static void on_hello(struct control *c, const struct control_message *m, const s
             return;
         }
         c->slow &= mine;
-        if (!mine)
+        if (!mine) {
+            atomic_store(&c->w->vitals.interrupt, true); /* what the one before asked for is wanted by nobody any more */
             log_info("coordinator %s (brigade %s) commands this worker", from->public_key,
                      m->u.hello.program_version);
+        }
     }
     send_welcome(c, from, m->request);
 }

@@ -73,12 +73,15 @@ static void take_offer(struct slices *s, struct weights_frame *f, const struct l
             o = &s->offers[i];
     if (same)
         o = &s->offers[same - s->offers];
+    bool moved = same && (same->from.size != from->size || memcmp(same->from.id, from->id, from->size) != 0);
     mem_free(o->peers);
     *o = (struct offer){.from = *from, .fingerprint = f->fingerprint, .peers = f->peers, .peer_count = f->peer_count,
                         .heard_ms = now_ms};
     snprintf(o->model, sizeof o->model, "%s", f->model);
     f->memory = NULL;
     s->not_here = 0;
+    if (moved && !strcmp(from->public_key, s->job_key))
+        job_asks_again(s);
 }
 
 /* ---- Others' questions -------------------------------------------------------------------------------------------- */

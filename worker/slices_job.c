@@ -252,6 +252,17 @@ void job_answer(struct slices *s, struct source_link *from, const struct weights
         take_peer(s, from, f);
 }
 
+void job_asks_again(struct slices *s)
+{
+    s->asked_ms = 0;
+    if (!s->fetch)
+        return;
+    fetch_source_lost(s->fetch, s->sources[0].source);
+    s->sources[0].source = fetch_source(s->fetch);
+    if (fetch_source_has(s->fetch, s->sources[0].source, true, NULL, 0))
+        log_warn("weights: no memory for a source");
+}
+
 /* ---- Asking ------------------------------------------------------------------------------------------------------- */
 
 static void ask_coordinator(struct slices *s, int64_t now_ms)

@@ -80,6 +80,8 @@ struct slices {
 void job_begin(struct slices *s, int64_t now_ms);   /* a new question was taken */
 void job_end(struct slices *s);                     /* nothing is fetched any more; the crate stays */
 void job_want(struct slices *s, const uint32_t *chunks, uint32_t count);
+/* The job's coordinator speaks over another connection: what it was asked over the one before is asked again. */
+void job_asks_again(struct slices *s);
 /* A frame that answers us; source_link NULL: from the coordinator. */
 void job_answer(struct slices *s, struct source_link *from, const struct weights_frame *f, int64_t now_ms);
 /* Everything that can be done now. Whether there is more to do at once. */

@@ -256,6 +256,7 @@ def test_interrupted_anywhere_it_goes_on():
                 if sum(os.stat(f).st_blocks * 512 for f in glob.glob(os.path.join(cluster.folder, "w0.cache", "weights", "*.gguf"))) >= goal:
                     break
                 time.sleep(0.0005)
+            assert time.monotonic() < until, "the transfer does not go on: " + str((rounds, goal, have))
             run.send_signal(signal.SIGINT) if coordinators_turn else cluster.workers[0].stop()
             said = run.communicate(timeout=60)[1]
         found = re.search(r"of weights \((\d+) bytes\)", said)
