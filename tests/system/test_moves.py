@@ -11,7 +11,7 @@ from server import Server
 SLOW = slower(8)
 PAGE = 32  # positions of a KV page: the last, unfinished one is always computed again
 LONG = PROMPT + " a big red ball in the park. She wanted to play with it all day long, and so she did." * 6
-ASKED = {"prompt": LONG, "max_tokens": 100, "temperature": 0.7, "seed": 3, "ignore_eos": True}
+ASKED = {"prompt": LONG, "max_tokens": 400, "temperature": 0.7, "seed": 3, "ignore_eos": True}
 
 
 @functools.cache
@@ -73,6 +73,7 @@ def killed_at_last(count, *options, extra=""):
     time.sleep(0.3)  # the counters come with heartbeats
     first = at_stage(server, 0)
     before, last = nodes(server)[first]["tokens"], at_stage(server, 2)
+    assert stream.is_alive(), "the answer was over before anybody was killed"
     cluster.workers[int(last[1:])].kill()
     stream.join(60)
     assert not stream.failed and not stream.is_alive(), stream.failed
