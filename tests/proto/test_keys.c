@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "proto/keys.h"
+#include "tests/proto/memory_search.h"
 
 static char folder[] = "/tmp/brigade-keys-XXXXXX";
 static char path[128];
@@ -98,6 +99,31 @@ static void bad_files_are_refused(void)
     CHECK(k == NULL);
 }
 
+/* Made, saved, read back and freed, a secret leaves no copy anywhere; while it lives, it lies in locked memory. */
+static void secrets_are_locked_and_wiped(void)
+{
+    struct node_key *k = NULL, *back = NULL;
+    struct error err = {0};
+    REQUIRE(!key_generate(&k, &err));
+    struct needle text = needle_of(key_secret_text(k), strlen(key_secret_text(k)));
+    uint8_t raw[32];
+    REQUIRE(zmq_z85_decode(raw, key_secret_text(k)));
+    struct needle bytes = needle_of(raw, sizeof raw);
+    explicit_bzero(raw, sizeof raw);
+    unlink(path);
+    REQUIRE(!key_save(k, path, &err));
+    REQUIRE(!key_load(path, &back, &err));
+    int locked = memory_locked(key_secret_text(k)), copies = memory_count(&text);
+    key_free(back);
+    key_free(k);
+    int left = memory_count(&text) + memory_count(&bytes);
+    if (locked < 0 || copies < 0)
+        SKIP("this system does not show a process its memory");
+    CHECK_INT(locked, 1);
+    CHECK_INT(copies, 2); /* the two keys: or the search finds nothing at all */
+    CHECK_INT(left, 0);
+}
+
 static void key_texts_are_judged(void)
 {
     CHECK(key_text_valid("rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"));
@@ -113,6 +139,7 @@ static const struct check_test tests[] = {
     {"a pair comes back from its file", a_pair_comes_back_from_its_file},
     {"a known pair", a_known_pair},
     {"bad files are refused", bad_files_are_refused},
+    {"secrets are locked and wiped", secrets_are_locked_and_wiped},
     {"key texts are judged", key_texts_are_judged},
 };
 
