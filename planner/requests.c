@@ -50,10 +50,10 @@ static bool is_heading(const char *line)
         line += strspn(line, " \t");
         if (strncmp(line, words[i], strlen(words[i])))
             return false;
-        const char *comma = strchr(line, ',');
-        if (!comma != (i == 2))
+        line += strcspn(line, ",");
+        if (!*line != (i == 2))
             return false;
-        line = comma + 1;
+        line += *line == ',';
     }
     return true;
 }

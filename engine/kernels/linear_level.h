@@ -325,7 +325,8 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_
             for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += T) {
                 for (uint32_t line = 0; line < fetch.step; line += 64)
                     __builtin_prefetch(fetch.from + line);
-                fetch.from += fetch.step;
+                if (fetch.step) /* else there is nothing to fetch from */
+                    fetch.from += fetch.step;
                 const struct rows r[2] = {{header, p, panels * PANEL_ROWS, 0}, {header, p, panels * PANEL_ROWS, LANES}};
 #ifdef PANEL_PAIRS
                 if (panels == 2) {
