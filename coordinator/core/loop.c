@@ -519,8 +519,8 @@ static int look_for_moves(struct runner *r, struct error *err)
         rebalance_forget(&r->rebalance, clock_us());
     } else if (clock_us() >= r->rebalance_at && r->fruitful && (!r->config || r->config->rebalance)) {
         r->rebalance_at = clock_us() + REBALANCE_EVERY_US;
-        if (!replan_gain(r, &gain))
-            return 0;
+        if (!replan_gain(r, &gain) && !r->rebalance.judging)
+            return 0; /* a move is judged even where too little was seen for another plan */
         stage_meter_rounds(r->meter, &round, &hop);
         enum rebalance_verdict verdict = rebalance_look(&r->rebalance, gain, round, clock_us());
         if (verdict == REBALANCE_MOVE)

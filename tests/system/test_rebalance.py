@@ -1,6 +1,11 @@
-"""Blocks that move by hand while streams run: no stream says another word than it would have."""
+"""Blocks that move while streams run: by themselves when a worker has become slow, back when the move made things worse, and
+by hand. No stream says another word than it would have.
+
+The damping is cluster.yaml's (30 s, 5 minutes): here it is seconds.
+"""
 import concurrent.futures
 import json
+import re
 import threading
 import time
 
@@ -9,7 +14,8 @@ from lab_changing import Changing, Watched
 from lab_streams import STREAMS, stream_text, undisturbed, with_stage
 
 FACTOR = float(slower(12)["BRIGADE_TEST_SLOWDOWN"])
-AGAIN = "works again after"
+DAMPED = "recovery: {rejoin: 60s}\nrebalance: {hold: 2s, apart: 10s, judge: 8s}\n"
+AGAIN = r"works again after .*\((.*)\); "
 
 
 class Busy:
@@ -37,6 +43,50 @@ class Busy:
         for stream in self.streams:
             stream.result(timeout=120)
         assert self.rounds >= STREAMS
+
+
+def layout(line):
+    """Blocks of each worker, from the line that tells of a recovery."""
+    return {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"(\w+) (\d+)-(\d+)", re.search(AGAIN, line)[1])}
+
+
+def count(blocks):
+    return blocks[1] - blocks[0] + 1
+
+
+def planned(server):
+    """Blocks of each worker, as the server planned them first."""
+    stages = json.loads(server.get("/status"))["plan"]["stages"]
+    return {stage["device"]: (stage["first_block"], stage["last_block"]) for stage in stages}
+
+
+def test_blocks_move_by_themselves_and_back():
+    want = undisturbed()
+    lab = Changing(2, FACTOR, DAMPED)
+    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    before = planned(server)
+    slow = max(before, key=lambda name: count(before[name]))
+    other = next(name for name in before if name != slow)
+    with Busy(server, want):
+        time.sleep(1)
+        started = time.monotonic()
+        lab.set(int(slow[1:]), FACTOR * 10)
+        took, why = server.told("another plan is [0-9]+ % faster; blocks move", started, 60)
+        _, line = server.told(AGAIN, started + took, 60)
+        moved = layout(line)
+        assert count(moved[slow]) < count(before[slow]), (before, line)
+        print(f"     moved {took:.1f} s after {slow} became slow: {why.split('drifted: ')[-1].strip()}: {before} to {moved}")
+        # The board that took the blocks becomes slower than the other one was.
+        at = time.monotonic()
+        lab.set(int(other[1:]), FACTOR * 25)
+        lab.set(int(slow[1:]), FACTOR)
+        took, _ = server.told("the move made it slower .*: blocks go back", at, 60)
+        _, line = server.told(AGAIN, at + took, 60)
+        assert layout(line) == before, (before, moved, line)
+        print(f"     back {took:.1f} s after {other} became slower still")
+        lab.set(int(other[1:]), FACTOR)
+    server.end()
+    lab.cluster.stop()
 
 
 def ask(server, *words):
