@@ -70,9 +70,16 @@ static inline int memory_count(const struct needle *n)
     return count;
 }
 
-/* Whether the memory at p is locked: 1, 0, or -1 where the system does not say. */
+/* Whether the memory at p is locked: 1, 0, or -1 where the system does not say, or a sanitizer makes nothing of locking. */
 static inline int memory_locked(const void *p)
 {
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+    return -1;
+#elif defined __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    return -1;
+#endif
+#endif
     FILE *maps = fopen("/proc/self/smaps", "re");
     char line[512];
     bool here = false;

@@ -117,9 +117,10 @@ static void secrets_are_locked_and_wiped(void)
     key_free(back);
     key_free(k);
     int left = memory_count(&text) + memory_count(&bytes);
-    if (locked < 0 || copies < 0)
+    if (copies < 0)
         SKIP("this system does not show a process its memory");
-    CHECK_INT(locked, 1);
+    if (locked >= 0)
+        CHECK_INT(locked, 1);
     CHECK_INT(copies, 2); /* the two keys: or the search finds nothing at all */
     CHECK_INT(left, 0);
 }

@@ -5,11 +5,12 @@ The damping is cluster.yaml's (30 s, 5 minutes): here it is seconds.
 """
 import concurrent.futures
 import json
+import os
 import re
 import threading
 import time
 
-from lab import brigade, main, slower
+from lab import SkipTest, brigade, main, slower
 from lab_changing import Changing, Watched
 from lab_streams import STREAMS, stream_text, undisturbed, with_stage
 
@@ -61,6 +62,8 @@ def planned(server):
 
 
 def test_blocks_move_by_themselves_and_back():
+    if os.environ.get("BRIGADE_TEST_THIN"):
+        raise SkipTest("where programs are slow by themselves, stages never drift far enough from the plan in this time")
     want = undisturbed()
     lab = Changing(2, FACTOR, DAMPED)
     server = Watched("-c", lab.cluster.config, "--stages", 2)
