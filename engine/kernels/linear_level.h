@@ -167,7 +167,7 @@ INLINE void dot_half(enum layout l, struct rows r, const int half, const struct 
     lb w[4];
     uint32_t t = 0;
     for (int j = 0; j < 4 && !in_bytes(l); j++)
-        if (!in_pairs(l) || j == half)
+        if (!in_pairs(l) || j < 2)
             raw.q[j] = load_group(r, j);
     for (int j = 0; j < high_groups(l); j++)
         raw.high[j] = load_group(r, (in_pairs(l) ? 2 : 4) + j);
