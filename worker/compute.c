@@ -356,7 +356,6 @@ void *compute_thread(void *worker)
         goto done;
     }
     c->w = w;
-    c->throttle.factor = w->slowdown;
     atomic_store(&w->threads, pool_threads(c->pool));
     loop(c);
     compute_unload(c);
