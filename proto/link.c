@@ -363,3 +363,8 @@ int link_receive(struct link *l, struct link_message *out, struct error *err)
         return rc;
     }
 }
+
+bool link_peer_same(const struct link_peer *a, const struct link_peer *b)
+{
+    return a->size == b->size && !memcmp(a->id, b->id, b->size) && !strcmp(a->public_key, b->public_key);
+}

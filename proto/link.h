@@ -51,6 +51,9 @@ struct link_peer {
     char public_key[KEY_TEXT]; /* authenticated; of the server for a connecting link */
 };
 
+/* The same node over the same connection. */
+bool link_peer_same(const struct link_peer *a, const struct link_peer *b);
+
 #define LINK_PARTS_MAX 4
 
 struct link_part {

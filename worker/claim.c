@@ -1,12 +1,9 @@
 /* One commander at a time. Pure. */
 #include "worker/claim.h"
 
-#include <string.h>
-
 bool claim_is(const struct claim *c, const struct link_peer *peer)
 {
-    return c->held && c->by.size == peer->size && !memcmp(c->by.id, peer->id, peer->size) &&
-           !strcmp(c->by.public_key, peer->public_key);
+    return c->held && link_peer_same(&c->by, peer);
 }
 
 void claim_seen(struct claim *c, const struct link_peer *peer, int64_t now_ms)

@@ -73,7 +73,7 @@ static void take_offer(struct slices *s, struct weights_frame *f, const struct l
             o = &s->offers[i];
     if (same)
         o = &s->offers[same - s->offers];
-    bool moved = same && (same->from.size != from->size || memcmp(same->from.id, from->id, from->size) != 0);
+    bool moved = same && !link_peer_same(&same->from, from);
     mem_free(o->peers);
     *o = (struct offer){.from = *from, .fingerprint = f->fingerprint, .peers = f->peers, .peer_count = f->peer_count,
                         .heard_ms = now_ms};
