@@ -34,6 +34,19 @@ def at_stage(server, stage):
     return next(n["name"] for n in nodes(server).values() if n["stage"] == stage and n["state"] == "ready")
 
 
+def counted(server, name, least, still=0):
+    """The tokens that a worker has computed, once they are at least so many and have not changed for some seconds (they come
+    with heartbeats, five a second)."""
+    tokens, since, until = -1, 0, time.monotonic() + 60
+    while tokens < least or time.monotonic() < since + still:
+        assert time.monotonic() < until, (name, tokens, least)
+        now = nodes(server)[name]["tokens"]
+        if now != tokens:
+            tokens, since = now, time.monotonic()
+        time.sleep(0.02)
+    return tokens
+
+
 class Stream(threading.Thread):
     """An answer that comes in by and by."""
 
@@ -70,20 +83,19 @@ def killed_at_last(count, *options, extra=""):
     server = Server("-c", cluster.config, *options)
     stream = Stream(server)
     stream.wait_for(30)
-    time.sleep(0.3)  # the counters come with heartbeats
-    first = at_stage(server, 0)
-    before, last = nodes(server)[first]["tokens"], at_stage(server, 2)
+    first, last = at_stage(server, 0), at_stage(server, 2)
+    before = counted(server, first, undisturbed()[1])  # so that the prompt is not among what comes after
     assert stream.is_alive(), "the answer was over before anybody was killed"
     cluster.workers[int(last[1:])].kill()
     stream.join(60)
     assert not stream.failed and not stream.is_alive(), stream.failed
-    time.sleep(0.3)
-    status = json.loads(server.get("/status"))
     server.settle()
+    status = json.loads(server.get("/status"))
+    computed = counted(server, first, before, still=1) - before
     log = server.stop()
     cluster.stop()
     assert status["recoveries"] == 1, status["recoveries"]
-    return stream.text, status["replay_tokens"], nodes_of(status)[first]["tokens"] - before, log
+    return stream.text, status["replay_tokens"], computed, log
 
 
 def test_a_spare_takes_over_and_stage_0_computes_nothing_again():
