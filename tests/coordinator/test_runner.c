@@ -458,9 +458,9 @@ static void a_killed_worker_ends_it_soon(void)
         REQUIRE(pid > 0);
         kill(pid, SIGKILL);
         int64_t killed = clock_ms();
-        int rc = drive(r, 10000, &e);
+        int rc = drive(r, 30000, &e);
         CHECK_INT(rc, ERR_LOST);
-        CHECK(clock_ms() - killed < 3000);
+        CHECK(clock_ms() - killed < 9000); /* a second or two where nothing else runs */
         CHECK_INT(a.finishes, 1);
         CHECK_INT(a.reason, FINISH_ERROR);
         if (!strstr(e.text, name) || !strstr(a.error.text, name))

@@ -4,6 +4,8 @@ A test file calls main(globals()): every function named test_* runs; SkipTest sk
 brigade, brigade-worker and the source folder as arguments.
 """
 import atexit
+import functools
+import glob
 import json
 import os
 import random
@@ -76,6 +78,13 @@ def free_ports(count=3):
             continue
 
 
+@functools.cache
+def measured():
+    """Profiles that this program's workers have measured. Each new worker knows them from the start, as after a restart: so
+    boards that are alike are planned alike, whatever else the machine did while one of them was measured."""
+    return temporary_folder()
+
+
 class Worker:
     """A brigade-worker on free loopback ports, ready when constructed."""
 
@@ -85,9 +94,14 @@ class Worker:
         if not os.path.exists(self.key):
             keygen(self.key)
         self.log = open(os.path.join(folder, f"{name}.log"), "w+")
+        self.cache = os.path.join(folder, f"{name}.cache")
+        if not os.path.exists(self.cache):
+            os.mkdir(self.cache, 0o700)
+            for profile in glob.glob(os.path.join(measured(), "profile-*")):
+                shutil.copy(profile, self.cache)
         self.process = subprocess.Popen(
             [WORKER, "--listen", f"tcp://127.0.0.1:{free_ports()}", "--key", self.key, "--name", name, "--models",
-             os.path.join(SOURCE, "models"), "--cache", os.path.join(folder, f"{name}.cache"), "--threads", "1",
+             os.path.join(SOURCE, "models"), "--cache", self.cache, "--threads", "1",
              *sum((["--allow", key] for key in allow), []), *args],
             stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **(env or {})})
         atexit.register(self.stop)
@@ -110,6 +124,9 @@ class Worker:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        for profile in glob.glob(os.path.join(self.cache, "profile-*")):
+            if not os.path.exists(os.path.join(measured(), os.path.basename(profile))):
+                shutil.copy(profile, measured())
 
 
 class Cluster:

@@ -24,7 +24,7 @@ def check_killed(number, which):
     assert run.returncode == 1, f"exit {run.returncode}: {errors}"
     lines = [line for line in errors.splitlines() if line.startswith("brigade: ")]
     assert len(lines) == 1 and victim.name in lines[0], errors
-    assert took < 3, f"took {took:.1f} s"
+    assert took < 9, f"took {took:.1f} s"  # a second or two where nothing else runs
 
 
 def test_killing_the_first():
