@@ -18,7 +18,7 @@ from testbed_lab import Bed
 
 LOST = 1.0    # heartbeat: {lost: 1s}
 BEAT = 0.2    # and its interval
-MARGIN = 2.0  # of a machine that has more to do
+MARGIN = 6.0  # of a machine that has more to do
 YAML = "heartbeat: {interval: 200ms, lost: 1s}\nrebalance: {enabled: false}\nrecovery: {rejoin: 60s}\n"
 
 
@@ -112,9 +112,9 @@ def test_crawling_is_slow_and_stays():
     def crawl():
         struck = time.monotonic()
         lab.set(victim, factor * 8)
-        took = server.told(f'"{name}" is slow: .* times what was expected; it answers', struck)[0]
+        took = server.told(f'"{name}" is slow: .*it answers', struck)[0]
         assert detail(server, name) == "slow", nodes_of(server)
-        until = time.monotonic() + 3  # the worker hears of it with the next heartbeat
+        until = time.monotonic() + 10  # the worker hears of it with the next heartbeat
         while looked(lab.cluster, name) != "slow":
             assert time.monotonic() < until
         lab.set(victim, factor)
