@@ -161,7 +161,7 @@ struct progress {
 static int tell(struct progress *p, const char *what, uint64_t done, uint64_t total)
 {
     int64_t now = clock_ms();
-    if (now - p->told_ms >= PROGRESS_EVERY_MS) {
+    if (now - p->told_ms >= PROGRESS_EVERY_MS || (total && done == total)) {
         struct control_message m = {.kind = CONTROL_PROGRESS, .epoch = p->job->message.epoch,
                                     .request = p->job->message.request};
         snprintf(m.u.progress.what, sizeof m.u.progress.what, "%s", what);
@@ -180,7 +180,7 @@ static int on_progress(void *context, uint64_t done, uint64_t total)
 
 static int on_receiving(void *context, uint64_t done, uint64_t total)
 {
-    return tell(context, "receiving weights", done, total);
+    return tell(context, total ? "receiving weights" : "waiting for the list of weights", done, total);
 }
 
 /* Between what is received and what is read. */

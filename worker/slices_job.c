@@ -367,6 +367,9 @@ bool job_advance(struct slices *s, int64_t now_ms)
         ask_chunks(s, now_ms);
         look_for_hope(s, now_ms);
     } else if (!more && s->phase == SLICES_HEADER) {
+        pthread_mutex_lock(&s->lock);
+        s->done_bytes = s->total_bytes = 0; /* what a stage wants is counted for itself */
+        pthread_mutex_unlock(&s->lock);
         slices_tell(s, SLICES_FILLING);
     } else if (!more && !s->synced) {
         crate_sync(s->crate);

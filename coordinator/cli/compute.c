@@ -64,6 +64,14 @@ static void show_progress(void *context, const struct runner_progress *p)
         progress_clear(&o->progress);
         return;
     }
+    if (p->phase == RUNNER_LOADING && p->node) {
+        uint64_t done, total;
+        loading_note(&o->loading, p->node, p->what, p->done, p->total);
+        loading_text(&o->loading, what, sizeof what, &done, &total);
+        progress_show(&o->progress, what, done, total);
+        return;
+    }
+    o->loading.count = 0;
     snprintf(what, sizeof what, "%s%s%s%s%s", runner_phase_name(p->phase), p->node ? " " : "", p->node ? p->node : "",
              p->what && *p->what ? ": " : "", p->what ? p->what : "");
     progress_show(&o->progress, what, p->done, p->total);

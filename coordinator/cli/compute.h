@@ -3,6 +3,7 @@
 #ifndef BRIGADE_COORDINATOR_CLI_COMPUTE_H
 #define BRIGADE_COORDINATOR_CLI_COMPUTE_H
 
+#include "coordinator/cli/loading.h"
 #include "coordinator/cli/options.h"
 #include "coordinator/cli/output.h"
 #include "coordinator/core/runner.h"
@@ -22,6 +23,7 @@ struct compute_options {
     bool stay;                 /* when nobody comes back, wait on */
     bool served;               /* it was up: no more bars */
     struct progress progress;
+    struct loading loading;
     uint32_t split_blocks[256];
 };
 

@@ -2,6 +2,7 @@
 wrong on the way."""
 import glob
 import os
+import pty
 import random
 import re
 import shutil
@@ -220,6 +221,29 @@ def test_a_changed_byte_on_disk_is_fetched_again():
     done = cluster.run("8")
     assert done.returncode == 0, done.stderr
     near(int(re.search(r"of weights \((\d+) bytes\)", done.stderr)[1]), os.path.getsize(MODEL))
+    cluster.stop()
+
+
+def test_one_bar_tells_how_far_it_is():
+    """At the coordinator's terminal: what all workers lack is one sum, its share never falls, and the end is all of it."""
+    cluster = Bare(2)
+    master, slave = pty.openpty()
+    run = subprocess.Popen([lab.BRIGADE, "run", "-c", cluster.config, "-m", cluster.model, "--split", "4,4", *TOKENS], stdin=slave,
+                           stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while piece := os.read(master, 65536):
+            shown += piece
+    except OSError:
+        pass  # how a terminal ends
+    os.close(master)
+    assert run.wait(60) == 0, shown
+    frames = re.findall(r"loading ([\d.]+ \w+) into 2 nodes \[[= ]*\] +(\d+) %", shown.decode())
+    totals = [total for total, _ in frames]
+    shares = [int(share) for total, share in frames if total == totals[-1]]
+    assert shares and shares == sorted(shares) and shares[-1] == 100, frames
+    assert shown.endswith(b"\r\x1b[K"), shown[-200:]  # and is wiped away
     cluster.stop()
 
 
