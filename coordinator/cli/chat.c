@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -36,6 +38,7 @@ struct chat {
     History *history;
     bool terminal;
     const char *prompt_text;
+    sigset_t usual; /* signals that are blocked where no line is being edited */
 
     pthread_t thread; /* the runner's */
     atomic_bool quit;
@@ -231,6 +234,39 @@ static char *prompt_of(EditLine *editor)
     return (char *)(uintptr_t)c->prompt_text;
 }
 
+/* A Ctrl-C that came before the bytes that can be read now; it is let through. */
+static bool take_interrupt(const struct chat *c)
+{
+    sigset_t pending;
+    if (sigpending(&pending) || !sigismember(&pending, SIGINT))
+        return false;
+    sigsuspend(&c->usual);
+    return true;
+}
+
+/* One key for the editor, which by itself would read on after a Ctrl-C. Signals come in only while it waits for a byte,
+ * so that none is lost between a look and the wait. */
+static int read_key(EditLine *editor, wchar_t *key)
+{
+    struct chat *c = NULL;
+    mbstate_t state = {0};
+    el_get(editor, EL_CLIENTDATA, &c);
+    for (;;) {
+        struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+        char byte;
+        if (ppoll(&in, 1, NULL, &c->usual) < 0 || take_interrupt(c))
+            return -1;
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n <= 0)
+            return (int)n;
+        size_t used = mbrtowc(key, &byte, 1, &state);
+        if (used == (size_t)-1)
+            state = (mbstate_t){0}; /* no character of this locale: as if it had not been typed */
+        else if (used != (size_t)-2)
+            return 1;
+    }
+}
+
 enum line_outcome { LINE_READ, LINE_INTERRUPTED, LINE_END };
 
 /* One line without its end, into `line`. */
@@ -242,7 +278,12 @@ static enum line_outcome read_line(struct chat *c, struct buffer *line)
     const char *text;
     errno = 0;
     if (c->editor) {
+        sigset_t interrupt;
+        sigemptyset(&interrupt);
+        sigaddset(&interrupt, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &interrupt, &c->usual);
         text = el_gets(c->editor, &n);
+        pthread_sigmask(SIG_SETMASK, &c->usual, NULL);
     } else {
         n = (int)getline(&plain, &room, stdin);
         text = n > 0 ? plain : NULL;
@@ -329,6 +370,7 @@ static void open_editor(struct chat *c)
     el_set(c->editor, EL_CLIENTDATA, c);
     el_set(c->editor, EL_PROMPT, prompt_of);
     el_set(c->editor, EL_EDITOR, "emacs");
+    el_set(c->editor, EL_GETCFN, read_key);
     if (c->history)
         el_set(c->editor, EL_HIST, history, c->history);
     el_source(c->editor, NULL); /* a person's own ~/.editrc, if there is one */
