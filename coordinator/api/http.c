@@ -1,6 +1,6 @@
-/* libmicrohttpd's threads, connections and responses behind the calls of http.h. A call's lock guards its reply; the
- * server's lock guards the list of calls; the list's lock is taken first. Nothing outside is called under either, but
- * libmicrohttpd's suspend and resume. */
+/* The doorman's connections, libmicrohttpd's threads and responses behind the calls of http.h. A call's lock guards its
+ * reply; the server's lock guards the list of calls; the list's lock is taken first. Nothing outside is called under
+ * either, but libmicrohttpd's suspend and resume. */
 #include "coordinator/api/http.h"
 
 #include <errno.h>
@@ -17,12 +17,17 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "coordinator/api/doorman.h"
 #include "coordinator/api/hangup.h"
 #include "coordinator/api/listener.h"
 
 #define HEADERS_MAX 16
 #define DISCARD_FACTOR 16          /* a body over the bound is read to its end and dropped, up to so many bounds */
 #define STREAM_BLOCK_BYTES 16384
+#define CONNECTIONS_SPARE 64       /* handed over, and not yet counted by libmicrohttpd */
+#define NO_HTTP                                                                                                         \
+    "{\"error\":{\"message\":\"this is no HTTP request; the server speaks plain HTTP/1.1\","                              \
+    "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"no_http\"}}"
 #define SOCKET_SEND_BYTES (256 * 1024) /* what the kernel may hold for one reader, so that slow ones are noticed */
 
 enum reply_kind { REPLY_NONE, REPLY_WHOLE, REPLY_STREAM };
@@ -61,6 +66,8 @@ struct http_server {
     uint16_t port;
     struct MHD_Daemon *daemon;
     struct hangup_watch *watch;
+    struct doorman *doorman;
+    char refusal[512]; /* of what is no HTTP */
     bool quiesced;
     atomic_bool closing;
     pthread_mutex_t lock; /* what follows */
@@ -466,6 +473,41 @@ void http_end(struct http_call *c, const char *last)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* ---- The doorman's thread --------------------------------------------------------------------------------------------- */
+
+static void welcome(void *context, int socket)
+{
+    struct http_server *s = context;
+    struct sockaddr_storage peer;
+    socklen_t bytes = sizeof peer;
+    if (getpeername(socket, (struct sockaddr *)&peer, &bytes))
+        close(socket);
+    else
+        MHD_add_connection(s->daemon, socket, (struct sockaddr *)&peer, bytes); /* closes it if it does not take it */
+}
+
+static bool has_room(void *context, unsigned more)
+{
+    struct http_server *s = context;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return !info || info->num_connections + more <= s->o.connections;
+}
+
+static int open_door(struct http_server *s, struct error *err)
+{
+    const struct doorman_options o = {.listener = s->listener,
+                                      .guests = s->o.connections,
+                                      .seconds = s->o.body_seconds,
+                                      .refusal = s->refusal,
+                                      .welcome = welcome,
+                                      .has_room = has_room,
+                                      .context = s};
+    snprintf(s->refusal, sizeof s->refusal,
+             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+             sizeof NO_HTTP - 1, NO_HTTP);
+    return doorman_open(&o, &s->doorman, err);
+}
+
 /* ---- The server ----------------------------------------------------------------------------------------------------- */
 
 int http_open(const struct http_options *options, struct http_server **out, struct error *err)
@@ -482,18 +524,22 @@ int http_open(const struct http_options *options, struct http_server **out, stru
     if (rc)
         goto fail;
     s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_access, s, MHD_OPTION_LISTEN_SOCKET,
-        s->listener, MHD_OPTION_THREAD_POOL_SIZE, s->o.threads < 2 ? 2 : s->o.threads, MHD_OPTION_CONNECTION_LIMIT,
-        s->o.connections, MHD_OPTION_CONNECTION_TIMEOUT, s->o.body_seconds, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_access, s,
+        MHD_OPTION_THREAD_POOL_SIZE, s->o.threads < 2 ? 2 : s->o.threads, MHD_OPTION_CONNECTION_LIMIT,
+        s->o.connections + CONNECTIONS_SPARE, MHD_OPTION_CONNECTION_TIMEOUT, s->o.body_seconds, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (!s->daemon) {
         rc = error_set(err, ERR_IO, "the HTTP server does not start: %s", strerror(errno));
         goto fail;
     }
+    if ((rc = open_door(s, err)))
+        goto fail;
     *out = s;
     return 0;
 fail:
+    if (s->daemon)
+        MHD_stop_daemon(s->daemon);
     hangup_close(s->watch);
     if (s->listener >= 0)
         close(s->listener);
@@ -512,7 +558,7 @@ void http_stop_accepting(struct http_server *s)
     if (s->quiesced)
         return;
     s->quiesced = true;
-    MHD_quiesce_daemon(s->daemon);
+    doorman_stop(s->doorman);
     shutdown(s->listener, SHUT_RDWR); /* who knocks now is refused, not left waiting */
 }
 
@@ -529,6 +575,7 @@ void http_close(struct http_server *s)
     if (!s)
         return;
     http_stop_accepting(s);
+    doorman_close(s->doorman);
     atomic_store(&s->closing, true);
     /* No connection may sleep when libmicrohttpd stops, and one that is cut does not fall asleep again. */
     for (bool more = true; more;) {

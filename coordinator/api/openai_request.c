@@ -48,16 +48,29 @@ static int get_bool(const json_t *value, const char *name, bool *out, struct api
 
 /* ---- Fields --------------------------------------------------------------------------------------------------------- */
 
+/* Texts that say something to a company with many customers, and nothing here. */
 static int parse_harmless(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
 {
-    (void)r, (void)value, (void)name, (void)e;
-    return 0;
+    (void)r;
+    return json_is_string(value) ? 0 : api_refuse(e, "invalid_value", name, "'%s' must be a string", name);
+}
+
+static int parse_metadata(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
+{
+    (void)r;
+    return json_is_object(value) ? 0 : api_refuse(e, "invalid_value", name, "'%s' must be an object", name);
 }
 
 static int parse_refused(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
 {
     (void)r, (void)value;
     return api_refuse(e, "unsupported_parameter", name, "'%s' is not supported by this server", name);
+}
+
+/* Nothing is stored: who asks for it would look for it later. */
+static int parse_store(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
+{
+    return json_is_false(value) ? 0 : parse_refused(r, value, name, e);
 }
 
 static int parse_model(struct api_request *r, const json_t *value, const char *name, struct api_error *e)
@@ -382,8 +395,8 @@ static const struct field fields[] = {
     {"web_search_options", CHAT, parse_refused},
     /* Sent by many clients, and without meaning for one server that stores nothing. */
     {"user", BOTH, parse_harmless},
-    {"metadata", BOTH, parse_harmless},
-    {"store", BOTH, parse_harmless},
+    {"metadata", BOTH, parse_metadata},
+    {"store", BOTH, parse_store},
     {"safety_identifier", BOTH, parse_harmless},
     {"prompt_cache_key", BOTH, parse_harmless},
     {"prompt_cache_retention", BOTH, parse_harmless},

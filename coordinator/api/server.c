@@ -142,6 +142,7 @@ void api_put_cors(struct api_server *s, struct http_call *call)
     if (!*s->o.origin)
         return;
     http_header(call, "Access-Control-Allow-Origin", s->o.origin);
+    http_header(call, "Access-Control-Expose-Headers", "Retry-After"); /* pages may read it */
     if (strcmp(s->o.origin, "*"))
         http_header(call, "Vary", "Origin");
 }

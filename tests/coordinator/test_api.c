@@ -1,4 +1,5 @@
 /* The API's pure parts: requests field by field, errors, JSON text, keys. */
+#include "coordinator/api/doorman.h"
 #include "coordinator/api/json_text.h"
 #include "coordinator/api/keys.h"
 #include "coordinator/api/openai_request.h"
@@ -197,10 +198,35 @@ static void test_corpus(void)
     CHECK(files > 50);
 }
 
+static void test_doorman(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+        enum doorman_verdict verdict;
+    } cases[] = {
+        {"GET / HTTP/1.1", 14, DOORMAN_WELCOME}, {"\r\n\nPOST ", 8, DOORMAN_WELCOME}, {"x ", 2, DOORMAN_WELCOME},
+        {"", 0, DOORMAN_WAIT},                   {"\r\n\r\n", 4, DOORMAN_WAIT},      {"OPTIONS", 7, DOORMAN_WAIT},
+        {" GET /", 6, DOORMAN_REFUSE},           {"GET\r\n", 5, DOORMAN_REFUSE},      {"GET\t/", 5, DOORMAN_REFUSE},
+        {"\x16\x03\x01", 3, DOORMAN_REFUSE},     {"\0", 1, DOORMAN_REFUSE},           {"G\0T /", 5, DOORMAN_REFUSE},
+        {"G\xc3\xa9T /", 6, DOORMAN_REFUSE},
+    };
+    char many[300];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (doorman_judge(cases[i].bytes, cases[i].n) != cases[i].verdict)
+            CHECK_FAIL("case %zu, \"%s\"", i, cases[i].bytes);
+    memset(many, 'A', sizeof many);
+    CHECK_INT(doorman_judge(many, 32), DOORMAN_WAIT);
+    CHECK_INT(doorman_judge(many, 33), DOORMAN_REFUSE);
+    memset(many, '\n', sizeof many);
+    CHECK_INT(doorman_judge(many, 256), DOORMAN_REFUSE);
+}
+
 static const struct check_test tests[] = {
     {"what is not asked for", test_defaults},       {"every field where it belongs", test_fields},
     {"refused by name", test_refusals},             {"nesting is bounded", test_depth},
     {"text as JSON", test_json_text},               {"answers are JSON", test_answers_are_json},
     {"keys", test_keys},                            {"the corpus", test_corpus},
+    {"first bytes of a connection", test_doorman},
 };
 CHECK_MAIN(tests)

@@ -48,6 +48,44 @@ async function streamed(model) {
   assert.ok(parts.startsWith(" upon a time"), parts);
 }
 
+async function fields(model) {
+  const create = (more) => client.chat.completions.create({ model, messages, max_completion_tokens: 30, temperature: 0, ...more });
+  const free = (await create({})).choices[0].message.content;
+  const stop = [free.slice(20, 24), free.slice(10, 16)]; // the second comes first, and begins within a token
+  let text = "", finish;
+  for await (const chunk of await create({ stop, stream: true })) {
+    text += chunk.choices[0].delta.content ?? "";
+    finish = chunk.choices[0].finish_reason ?? finish;
+  }
+  assert.equal(text, free.slice(0, free.indexOf(stop[1])));
+  assert.equal(finish, "stop");
+  assert.equal((await create({ stop: stop[1] })).choices[0].message.content, text);
+  const told = [{ role: "developer", content: "Tell." }, { role: "user", content: [{ type: "text", text: "Once" }] },
+    { role: "assistant", content: " upon" }, { role: "user", content: "a time" }];
+  const system = told.map((m) => (m.role === "developer" ? { ...m, role: "system" } : m));
+  assert.equal((await create({ messages: told })).choices[0].message.content, (await create({ messages: system })).choices[0].message.content);
+  const seeded = () => create({ temperature: 1.3, seed: 9, n: 3, user: "u", frequency_penalty: 0.5, presence_penalty: -0.5, top_p: 0.9 });
+  const three = (await seeded()).choices.map((c) => c.message.content);
+  assert.deepEqual((await seeded()).choices.map((c) => c.message.content), three);
+  const parts = ["", "", ""];
+  for await (const chunk of await client.chat.completions.create({ model, messages, max_tokens: 30, temperature: 1.3, seed: 9, n: 3,
+    frequency_penalty: 0.5, presence_penalty: -0.5, top_p: 0.9, stream: true }))
+    for (const c of chunk.choices) parts[c.index] += c.delta.content ?? "";
+  assert.deepEqual(parts, three);
+  const plain = await client.completions.create({ model, prompt: "Once", max_tokens: 4, temperature: 0, logprobs: 2 });
+  const { tokens, token_logprobs, top_logprobs, text_offset } = plain.choices[0].logprobs;
+  assert.equal(tokens.join(""), plain.choices[0].text);
+  assert.ok(tokens.every((t, i) => top_logprobs[i][t] === token_logprobs[i] && Object.keys(top_logprobs[i]).length === 2));
+  assert.deepEqual(text_offset, tokens.map((_, i) => tokens.slice(0, i).join("").length));
+  const banned = await fetch(baseURL.replace("/v1", "/tokenize"), { method: "POST", headers: { Authorization: `Bearer ${apiKey}` },
+    body: JSON.stringify({ content: tokens[0], add_special: false }) }).then((r) => r.json());
+  const logit_bias = Object.fromEntries(banned.ids.map((id) => [id, -100]));
+  const other = await client.completions.create({ model, prompt: "Once", max_tokens: 4, temperature: 0, logprobs: 1, logit_bias });
+  assert.notEqual(other.choices[0].text, plain.choices[0].text);
+  const echo = await client.completions.create({ model, prompt: ["Once", "A dog"], max_tokens: 2, temperature: 0, echo: true, best_of: 1 });
+  assert.deepEqual(echo.choices.map((c) => c.text.startsWith(["Once", "A dog"][c.index])), [true, true]);
+}
+
 async function logprobs(model) {
   const ask = { model, messages, max_completion_tokens: 5, temperature: 0, logprobs: true, top_logprobs: 4 };
   const got = await client.chat.completions.create(ask);
@@ -71,8 +109,20 @@ async function errors(model) {
   };
   await refused({ tools: [{ type: "function", function: { name: "f" } }] }, OpenAI.BadRequestError, "tools");
   await refused({ response_format: { type: "json_object" } }, OpenAI.BadRequestError, "response_format");
+  await refused({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] }, OpenAI.BadRequestError,
+    "messages[0].content[0]");
+  await refused({ messages: [{ role: "tool", tool_call_id: "x", content: "x" }] }, OpenAI.BadRequestError, "messages[0].role");
+  await refused({ store: true }, OpenAI.BadRequestError, "store");
+  await refused({ frobnicate: 1 }, OpenAI.BadRequestError, "frobnicate");
+  await refused({ stream: true, top_logprobs: 2 }, OpenAI.BadRequestError, "top_logprobs");
+  await assert.rejects(client.completions.create({ model, prompt: "x", suffix: "y" }), (e) => e.status === 400 && e.param === "suffix");
   await refused({ temperature: 9 }, OpenAI.BadRequestError, "temperature");
-  await refused({ messages: [{ role: "user", content: "dog ".repeat(3000) }] }, OpenAI.BadRequestError, "messages");
+  await assert.rejects(client.chat.completions.create({ model, messages: [{ role: "user", content: "dog ".repeat(3000) }] }), (e) => {
+    assert.equal(e.code, "context_length_exceeded");
+    assert.equal(e.type, "invalid_request_error");
+    assert.ok(e.message.match(/\d+/g).length >= 3, e.message); // the status, and both numbers
+    return e instanceof OpenAI.BadRequestError;
+  });
   const stranger = new OpenAI({ baseURL, apiKey: "sk-wrong", maxRetries: 0 });
   await assert.rejects(stranger.models.list(), OpenAI.AuthenticationError);
   await assert.rejects(client.models.retrieve("another"), OpenAI.NotFoundError);
@@ -104,7 +154,7 @@ async function many(model) {
 }
 
 const model = await models();
-for (const check of [whole, streamed, logprobs, errors, aborts, many]) {
+for (const check of [whole, streamed, fields, logprobs, errors, aborts, many]) {
   await check(model);
   console.log(`ok ${check.name}`);
 }
