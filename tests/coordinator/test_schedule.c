@@ -305,6 +305,46 @@ static void bounds_and_deadlines_hold(void)
     scheduler_destroy(s);
 }
 
+/* A client hangs up while his micro-batches are under way: the next micro-batch is another's, on his pages. */
+static void a_hang_up_frees_pages_within_one_iteration(void)
+{
+    struct scheduler_options o = options(CONTEXT / PAGE, 4, 4, 64, 1, 3);
+    static struct asked asked[2];
+    static struct pipe p;
+    struct scheduler *s = fresh(&o, &p);
+    struct scheduler_counts counts;
+    struct frame_work w;
+    for (int i = 0; i < 2; i++) { /* nothing alike; each needs more than half of all pages */
+        asked[i] = (struct asked){.prompt_count = CONTEXT / 2 + PAGE, .max_tokens = 3};
+        for (uint32_t k = 0; k < asked[i].prompt_count; k++)
+            asked[i].prompt[k] = i + 1;
+        REQUIRE(!scheduler_submit(s, make(&asked[i], (uint64_t)i + 1, 1), NULL));
+    }
+    REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
+    pipe_take(&p, &w, 100);
+    scheduler_count(s, &counts);
+    CHECK_INT(counts.running, 1);
+    CHECK_INT(counts.queued, 1);
+    CHECK(counts.pages_used > 0);
+    scheduler_cancel(s, 1, 2);
+    scheduler_count(s, &counts);
+    CHECK_INT(counts.pages_used + counts.pages_promised, 0);
+    REQUIRE(scheduler_next(s, 3, &w, NULL) == 1); /* though its result has not come */
+    CHECK_INT(w.release_count, 1);
+    CHECK_INT(w.span_count, 1);
+    CHECK_INT(w.spans[0].tokens[0], 2);
+    pipe_take(&p, &w, 100);
+    while (scheduler_busy(s)) {
+        while (scheduler_next(s, 4, &w, NULL) == 1)
+            pipe_take(&p, &w, 100);
+        pipe_answer(&p, s, 4);
+    }
+    CHECK_INT(asked[0].tokens, 0);
+    CHECK_INT(asked[1].reason, FINISH_LENGTH);
+    check_tokens(&asked[1]);
+    scheduler_destroy(s);
+}
+
 /* Answers everything until nobody is busy. */
 static void drain(struct scheduler *s, struct pipe *p)
 {
@@ -495,6 +535,7 @@ static const struct check_test tests[] = {
     {"a long prompt does not stall others", a_long_prompt_does_not_stall_others},
     {"clients share fairly", clients_share_fairly},
     {"bounds and deadlines hold", bounds_and_deadlines_hold},
+    {"a hang-up frees pages within one iteration", a_hang_up_frees_pages_within_one_iteration},
     {"shared beginnings are computed once", shared_beginnings_are_computed_once},
     {"the youngest makes room", the_youngest_makes_room},
     {"priorities go first", priorities_go_first},

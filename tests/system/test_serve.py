@@ -395,6 +395,20 @@ def test_short_of_pages():
     s.stop()
 
 
+def test_cache_of_q8():
+    """Half the bytes a token; the answers are those of a run with such a cache, in company and on kept pages, too."""
+    s = Server("--kv-type", "q8", "--stages", 2)
+    want = brigade_json("run", "-m", MODEL, "-p", PROMPT, "-n", 40, "--temp", 0, "--ignore-eos", "--kv-type", "q8")["text"]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(lambda i: s.text(PROMPT, max_tokens=40, temperature=0, ignore_eos=True), range(4)))
+    assert [a["choices"][0]["text"] for a in asked] == [want] * 4
+    s.settle()
+    s.stop()
+    bench = ("bench", "--serve", "-m", MODEL, "--workload", "clients:1", "--requests", 1, "--threads", 1)
+    f16, q8 = (brigade_json(*bench, "--kv-type", kind)["stages"][0]["kv_bytes"] for kind in ("f16", "q8"))
+    assert 0.5 < q8 / f16 < 0.6, (f16, q8)
+
+
 def test_shared_beginnings():
     """Ten clients with one system prompt: it is computed once."""
     s = Server("--parallel", 10)
