@@ -31,9 +31,15 @@ def nodes_of(server):
 
 
 def with_stage(server, names):
-    """The numbers, among these names, of the workers that the pipe needs."""
-    busy = {node["name"] for node in nodes_of(server) if node["state"] == "ready"}
-    return [i for i, name in enumerate(names) if name in busy]
+    """The numbers, among these names, of the workers that the pipe needs, once it stands."""
+    until = time.monotonic() + 60
+    while True:
+        states = {node["name"]: node["state"] for node in nodes_of(server)}
+        busy = [i for i, name in enumerate(names) if states.get(name) == "ready"]
+        if busy and "loading" not in states.values():
+            return busy
+        assert time.monotonic() < until, states
+        time.sleep(0.05)
 
 
 def settle(server, count, seconds=30):

@@ -89,7 +89,7 @@ def test_every_isa_level():
 
 def test_links_round_only_when_asked_and_only_where_that_pays():
     want = crc(MODEL)
-    slow = "links: [{from: w0, to: w1, bandwidth: 2Mbit, rtt: 1ms}]\n"
+    slow = "links: [{from: w0, to: w1, bandwidth: 100kbit, rtt: 1ms}]\n"
     fast = "links: [{from: w0, to: w1, bandwidth: 10Gbit, rtt: 0.2ms}]\n"
     cluster = Cluster(2, slow)
     two = ["-c", cluster.config, "--stages", 2]

@@ -116,7 +116,7 @@ def test_by_hand_while_streams_run():
                 at = ask(server, *words)[0]
                 if "--undo" not in words:
                     server.told(AGAIN, at)
-            assert victim not in with_stage(server, names)
+                    assert victim not in with_stage(server, names), server.lines
             time.sleep(0.5)
         for slow in with_stage(server, names):
             lab.set(slow, FACTOR * 8)  # the spare is the one that is well
