@@ -189,6 +189,20 @@ class Bed:
 
     # -- nodes ----------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def hand_down(root, controllers):
+        """Groups below a unified root have only the controllers that it hands down. One that it cannot is missed when the
+        limit is written."""
+        path = os.path.join(root, "cgroup.subtree_control")
+        try:
+            with open(path) as f:
+                have = f.read().split()
+            for name in sorted(set(controllers) - set(have)):
+                with open(path, "w") as f:
+                    f.write(f"+{name}")
+        except OSError:
+            pass
+
     def group(self, i, wish):
         """Control groups (v2 or v1) for CPU and memory: the files to write a process id to."""
         rows = []
@@ -207,6 +221,8 @@ class Bed:
             if memory:
                 limits.append((os.path.join(base, "memory"), {"memory.limit_in_bytes": memory}))
         for root, files in limits:
+            if unified:
+                self.hand_down(root, [name.split(".")[0] for name, value in files.items() if value is not None])
             folder = os.path.join(root, f"{self.tag}-{self.names[i]}")
             try:
                 if folder not in self.groups:  # else of the same board, before it was switched on again

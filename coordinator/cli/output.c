@@ -75,14 +75,18 @@ void progress_clear(struct progress *p)
     *p = (struct progress){0};
 }
 
+#define TABLE_COLUMNS_MAX 16u
+
 struct table {
     size_t columns, count, capacity;
     char **cells;
+    size_t least[TABLE_COLUMNS_MAX];     /* width */
+    unsigned weight[TABLE_COLUMNS_MAX];
 };
 
 struct table *table_create(size_t columns)
 {
-    struct table *t = mem_zalloc(1, sizeof *t);
+    struct table *t = columns <= TABLE_COLUMNS_MAX ? mem_zalloc(1, sizeof *t) : NULL;
     if (t)
         t->columns = columns;
     return t;
@@ -117,25 +121,63 @@ static size_t text_width(const char *text)
     return n;
 }
 
-void table_print(struct table *t)
+void table_column(struct table *t, size_t column, size_t width, unsigned weight)
 {
-    if (!t || !t->columns)
+    if (!t || column >= t->columns)
         return;
-    size_t *widths = mem_zalloc(t->columns, sizeof *widths);
-    for (size_t i = 0; widths && i < t->count; i++)
+    t->least[column] = width;
+    t->weight[column] = weight;
+}
+
+/* The widths of all columns; 0 for those that are left out so that a line has at most `most` characters. */
+static void fit(const struct table *t, size_t most, size_t widths[static TABLE_COLUMNS_MAX])
+{
+    memcpy(widths, t->least, sizeof t->least);
+    for (size_t i = 0; i < t->count; i++)
         if (t->cells[i] && text_width(t->cells[i]) > widths[i % t->columns])
             widths[i % t->columns] = text_width(t->cells[i]);
-    for (size_t i = 0; widths && i < t->count; i++) {
+    for (;;) {
+        size_t sum = 0, lightest = t->columns;
+        for (size_t c = 0; c < t->columns; c++) {
+            sum += widths[c] ? widths[c] + (sum ? 2 : 0) : 0;
+            if (widths[c] && t->weight[c] && (lightest == t->columns || t->weight[c] < t->weight[lightest]))
+                lightest = c;
+        }
+        if (sum <= most || lightest == t->columns)
+            return;
+        widths[lightest] = 0;
+    }
+}
+
+void table_write(const struct table *t, size_t most, struct buffer *out)
+{
+    size_t widths[TABLE_COLUMNS_MAX], last = 0;
+    if (!t || !t->columns)
+        return;
+    fit(t, most, widths);
+    for (size_t c = 0; c < t->columns; c++)
+        last = widths[c] ? c : last;
+    for (size_t i = 0; i < t->count; i++) {
         const char *cell = t->cells[i] ? t->cells[i] : "?";
         size_t column = i % t->columns;
         /* A column is right-aligned when its first body cell is a number. */
         const char *sample = i >= t->columns ? cell : i + t->columns < t->count ? t->cells[i + t->columns] : cell;
         bool right = sample && (isdigit((unsigned char)sample[0]) || (sample[0] == '-' && isdigit((unsigned char)sample[1])));
+        if (!widths[column])
+            continue;
         int pad = (int)(widths[column] - text_width(cell));
-        bool last = column + 1 == t->columns;
-        printf("%*s%s%*s%s", right ? pad : 0, "", cell, right || last ? 0 : pad, "", last ? "\n" : "  ");
+        buffer_printf(out, "%*s%s%*s%s", right ? pad : 0, "", cell, right || column == last ? 0 : pad, "",
+                      column == last ? "\n" : "  ");
     }
-    mem_free(widths);
+}
+
+void table_print(struct table *t)
+{
+    struct buffer out = {0};
+    table_write(t, SIZE_MAX, &out);
+    if (out.size)
+        fwrite(out.data, 1, out.size, stdout);
+    buffer_free(&out);
 }
 
 void table_destroy(struct table *t)

@@ -5,8 +5,10 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 /* Prints the error's line to stderr and returns the exit code 1. */
@@ -34,7 +36,12 @@ void progress_clear(struct progress *p);
 struct table;
 struct table *table_create(size_t columns);           /* NULL when out of memory; all calls accept NULL */
 void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A column's least width in characters, and its weight where a line has not room for all: the lightest is left out first;
+ * 0, as without a call, is never. */
+void table_column(struct table *t, size_t column, size_t width, unsigned weight);
 void table_print(struct table *t);                     /* to stdout; the first row is the heading */
+/* The same lines appended to a buffer; columns are left out until no line has more characters than `most`. */
+void table_write(const struct table *t, size_t most, struct buffer *out);
 void table_destroy(struct table *t);
 
 #endif
