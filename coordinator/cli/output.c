@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,21 +21,32 @@ int output_failure(const struct error *err)
 
 int output_text(const char *text, size_t bytes, struct error *err)
 {
-    if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout))
+    if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) || ferror(stdout))
         return error_set(err, ERR_IO, "cannot write to standard output: %s", strerror(errno));
     return 0;
+}
+
+int output_document(json_t *document, struct error *err)
+{
+    char *text = document ? json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    int rc = text ? output_text(text, strlen(text), err) : error_set(err, ERR_NOMEM, "out of memory for the output");
+    if (!rc)
+        rc = output_text("\n", 1, err);
+    free(text); /* jansson's own allocation */
+    json_decref(document);
+    return rc;
 }
 
 int output_json(json_t *document)
 {
     struct error err = {0};
-    char *text = document ? json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    int rc = text ? output_text(text, strlen(text), &err) : error_set(&err, ERR_NOMEM, "out of memory for the output");
-    if (!rc)
-        rc = output_text("\n", 1, &err);
-    free(text); /* jansson's own allocation */
-    json_decref(document);
-    return rc ? output_failure(&err) : 0;
+    return output_document(document, &err) ? output_failure(&err) : 0;
+}
+
+bool output_unread(void)
+{
+    struct pollfd p = {.fd = STDOUT_FILENO};
+    return poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP);
 }
 
 bool output_on_terminal(void)

@@ -17,7 +17,11 @@ int output_failure(const struct error *err);
 /* Prints a JSON document and a newline to stdout and releases it. Returns 0, or 1 after a line on stderr when stdout
  * cannot be written or `document` is NULL (out of memory). */
 int output_json(json_t *document);
-/* Writes and flushes text to stdout; 0 or ERR_IO (a closed pipe, a full disk). */
+/* The same, but the line is the caller's to print: 0, ERR_IO or ERR_NOMEM. */
+int output_document(json_t *document, struct error *err);
+/* Whoever read stdout (`| head`) has gone. */
+bool output_unread(void);
+/* Writes and flushes text to stdout, with what was printed before; 0 or ERR_IO (a closed pipe, a full disk). */
 int output_text(const char *text, size_t bytes, struct error *err);
 
 bool output_on_terminal(void);        /* stdout */

@@ -96,10 +96,12 @@ static int look(struct compute_options *compute, struct error *err)
     int rc = compute_open(compute, &runner, err);
     if (!rc)
         rc = runner_status(runner, &status, err);
-    if (!rc && compute->json)
-        rc = output_json(status_json(&status)) ? error_set(err, ERR_IO, "cannot write the status") : 0;
-    else if (!rc)
+    if (!rc && compute->json) {
+        rc = output_document(status_json(&status), err);
+    } else if (!rc) {
         status_print(&status);
+        rc = output_text("", 0, err); /* at once, also into a pipe */
+    }
     runner_status_free(&status);
     runner_close(runner);
     return rc;
@@ -130,6 +132,7 @@ int command_status(int argc, char **argv)
         rc = look(&compute, &err);
         if (!rc && watch && !compute_interrupted)
             usleep((useconds_t)(interval * 1e6));
-    } while (!rc && watch && !compute_interrupted);
-    return rc && !(watch && rc == ERR_CANCELLED) ? output_failure(&err) : 0;
+    } while (!rc && watch && !compute_interrupted && !output_unread());
+    /* A watch ends when it is told to, or when nobody reads it any more. */
+    return rc && !(watch && (rc == ERR_CANCELLED || output_unread())) ? output_failure(&err) : 0;
 }

@@ -186,6 +186,29 @@ def test_status_shows_measured_beside_predicted():
     cluster.stop()
 
 
+def test_a_watch_goes_on_and_ends_with_its_reader():
+    """Into a pipe each look comes at once; a node that goes is told and waited for; whoever has read enough ends it."""
+    cluster = Cluster(2)
+    watch = ["status", "-c", cluster.config, "--watch", "--interval", "0.1"]
+    with subprocess.Popen([BRIGADE, *watch, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        def until(state):
+            end = time.monotonic() + 60
+            while {n["name"]: n["state"] for n in json.loads(running.stdout.readline())["nodes"]}["w1"] != state:
+                assert time.monotonic() < end, state
+        until("idle")
+        cluster.workers[1].stop()
+        until("lost")
+        cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--listen", cluster.workers[1].endpoint)
+        until("idle")
+        running.stdout.close()
+        assert running.wait(60) == 0 and not running.stderr.read()
+    with subprocess.Popen([BRIGADE, *watch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline().startswith("node")
+        running.stdout.close()
+        assert running.wait(60) == 0 and not running.stderr.read()
+    cluster.stop()
+
+
 def watch_in_a_terminal(server):
     """It draws, survives another size, and q ends it."""
     import fcntl
