@@ -5,13 +5,16 @@
 
 #define WEIGHT 0.25  /* of a new measurement in a mean */
 #define SETTLED 3    /* measurements before one is believed; the least of them counts, for the first ones are cold */
+#define SPIKE 1.5    /* a measurement counts for at most so many times the mean: what else the machine does comes in spikes; */
+#define HOP_SPIKE 1.1 /* one of hops for less: it has all waking up in it, and does not come where stages are never idle */
 #define CLEARLY 0.93 /* another number of micro-batches must make a round so much shorter */
 #define LEAST_RIDER 0.25   /* a riding prompt token costs at least so much of one computed in a large chunk */
 #define FEWEST_UNKNOWN 16u /* riding tokens while nothing is known */
 #define FEWEST_CHUNK 32u
 #define LEAST_SHARE 0.05  /* of a prompt token, with each micro-batch: a prompt always gets on */
 #define LONGEST_CHUNK 1.0 /* seconds */
-#define IDLE_US 20        /* a stage that reads the next frame sooner had it waiting */
+#define IDLE_US 100       /* a stage that reads the next frame sooner had it waiting; */
+#define IDLE_SHARE 8      /* and within such a part of what it computes: a busy machine does not wake it at once */
 #define STALE 1000u       /* micro-batches of a stage: what was measured before them may have changed */
 
 struct mean {
@@ -73,12 +76,13 @@ static bool settled(const struct mean *m)
     return m->count >= SETTLED;
 }
 
-static void add(struct mean *m, double seconds)
+static void add(struct mean *m, double seconds, double spike)
 {
+    double most = spike * m->seconds;
     if (!m->count || (m->count < SETTLED && seconds < m->seconds))
         m->seconds = seconds;
     else if (m->count >= SETTLED)
-        m->seconds += WEIGHT * ((seconds < 4 * m->seconds ? seconds : 4 * m->seconds) - m->seconds);
+        m->seconds += WEIGHT * ((seconds < most ? seconds : most) - m->seconds);
     m->count += m->count < SETTLED;
 }
 
@@ -93,7 +97,7 @@ static void add_decode(struct stage_pace *row, uint32_t decodes, double seconds)
     if (stale(row, m))
         m->count = 0;
     m->at = row->batches;
-    add(m, seconds);
+    add(m, seconds, SPIKE);
 }
 
 static void learn_stage(struct pace *p, uint32_t stage, const struct pace_batch *batch, double seconds)
@@ -108,9 +112,9 @@ static void learn_stage(struct pace *p, uint32_t stage, const struct pace_batch 
         double bare = pace_decode_seconds(p, stage, batch->decodes), each = (seconds - bare) / batch->prompt_tokens,
                least = LEAST_RIDER * (row->chunk.count ? row->chunk.seconds : bare / p->decodes);
         if (bare > 0)
-            add(&row->rider, each > least ? each : least); /* a mean of nothing would not grow any more */
+            add(&row->rider, each > least ? each : least, SPIKE); /* a mean of nothing would not grow any more */
     } else if (batch->prompt_tokens >= FEWEST_CHUNK) { /* small ones are mostly the reading of weights */
-        add(&row->chunk, seconds / batch->prompt_tokens);
+        add(&row->chunk, seconds / batch->prompt_tokens, SPIKE);
     }
 }
 
@@ -128,11 +132,12 @@ void pace_learn(struct pace *p, const struct pace_batch *batch, const struct fra
         learn_stage(p, i, batch, (double)(trace[i].finished_us - trace[i].started_us) * 1e-6);
         inside += (double)(trace[i].finished_us - trace[i].received_us) * 1e-6;
         /* Frames that wait for a busy stage are read late: their round says nothing of hops. */
-        waited |= trace[i].received_us < p->rows[i].idle_from_us + IDLE_US;
+        waited |= trace[i].received_us <
+                  p->rows[i].idle_from_us + IDLE_US + (trace[i].finished_us - trace[i].started_us) / IDLE_SHARE;
         p->rows[i].idle_from_us = trace[i].sent_us > trace[i].finished_us ? trace[i].sent_us : trace[i].finished_us;
     }
     if (!waited && batch->round_seconds > inside)
-        add(&p->hops, batch->round_seconds - inside);
+        add(&p->hops, batch->round_seconds - inside, HOP_SPIKE);
 }
 
 /* ---- What is known ----------------------------------------------------------------------------------------------- */

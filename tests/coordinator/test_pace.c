@@ -510,7 +510,44 @@ static void nothing_is_believed_at_once(void)
     pace_destroy(p);
 }
 
+/* One micro-batch over two stages, each by its own clock: it is received so long after the stage had done with the last. */
+static void pass(struct pace *p, uint32_t decodes, const uint64_t seconds_us[2], uint64_t idle_us, double round_seconds)
+{
+    static uint64_t now[2] = {1000000, 5000000};
+    struct frame_trace t[2];
+    for (uint32_t s = 0; s < 2; s++) {
+        t[s] = (struct frame_trace){.stage = s, .received_us = now[s] + idle_us, .started_us = now[s] + idle_us};
+        t[s].finished_us = t[s].sent_us = now[s] = t[s].started_us + seconds_us[s];
+    }
+    pace_learn(p, &(struct pace_batch){.decodes = decodes, .round_seconds = round_seconds}, t, 2);
+}
+
+/* Unequal stages that read weights, four sequences: best in one micro-batch. Where two were under way, one waits for the
+ * slow stage, and a busy machine reads it late: its round is no longer path. */
+static void waiting_is_no_hop(void)
+{
+    static const uint64_t four[2] = {14000, 6000}, two[2] = {11000, 4500}, one[2] = {9000, 4000};
+    struct pace *p = NULL;
+    REQUIRE(!pace_create(2, 4, &p, NULL));
+    for (int i = 0; i < 3; i++) {
+        pass(p, 1, one, 100000, 0.014);
+        pass(p, 2, two, 100000, 0.0165);
+        pass(p, 4, four, 100000, 0.021);
+    }
+    CHECK_INT(pace_groups(p, 4, 1, 4), 1);
+    for (int i = 0; i < 200; i++)
+        pass(p, 2, two, 900, 0.045);
+    CHECK_INT(pace_groups(p, 4, 1, 4), 1);
+    pass(p, 4, four, 100000, 0.3); /* a spike is not believed, either */
+    CHECK_INT(pace_groups(p, 4, 1, 4), 1);
+    for (int i = 0; i < 200; i++)
+        pass(p, 4, four, 100000, 0.051); /* hops that are long are */
+    CHECK(pace_groups(p, 4, 1, 4) > 1);
+    pace_destroy(p);
+}
+
 static const struct check_test tests[] = {
+    {"waiting is no hop", waiting_is_no_hop},
     {"nothing is believed at once", nothing_is_believed_at_once},
     {"a long prompt slows streams by less than half", a_long_prompt_slows_streams_by_less_than_half},
     {"the number of micro-batches follows the stages", the_number_of_micro_batches_follows_the_stages},
