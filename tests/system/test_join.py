@@ -7,11 +7,13 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import threading
 import time
 
+import lab
 from lab import BRIGADE, MODEL, SOURCE, WORKER, Cluster, brigade, brigade_json, main, one_line, temporary_folder
 from server import Server
 
@@ -49,6 +51,12 @@ def join(folder, token, *args, only=True, timeout=20):
     os.makedirs(folder, exist_ok=True)
     return subprocess.run([WORKER, "--join", token, *args, *(["--join-only"] if only else [])], cwd=folder, capture_output=True,
                           text=True, timeout=timeout)
+
+
+def refused(done, *words):
+    """The board was turned away: after the line that says what it asks, one that says why not."""
+    asking, why = done.stderr.splitlines()
+    assert done.returncode == 1 and asking.startswith("asking ") and all(word in why for word in words), done
 
 
 def with_secret(token, secret):
@@ -146,7 +154,42 @@ def test_who_must_not_get_in():
     assert open(config).read() == before
 
 
-def answer_at_terminal(config, board, listen, answer):
+def test_a_token_serves_one_board_of_one_coordinator():
+    """Two boards with one token at once; the token again, later, to its coordinator and to another one at the same place."""
+    folder, config = new_cluster()
+    here, port = f"tcp://127.0.0.1:{lab.free_ports(1)}", free_ports(1)[0]
+    invitation, outputs = Invitation(config, "--yes", "--listen", here), []
+    threads = [threading.Thread(target=lambda i=i: outputs.append(join(os.path.join(folder, f"twin{i}"), invitation.token, "--name", f"twin{i}",
+               "--listen", f"tcp://127.0.0.1:{port}"))) for i in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    invitation.process.send_signal(signal.SIGINT)  # nobody serves: do not wait for it
+    code, text, errors = invitation.end()
+    winner, loser = sorted(outputs, key=lambda o: o.returncode)
+    assert (code, winner.returncode, loser.returncode) == (0, 0, 1), (errors, [o.stderr for o in outputs])
+    assert "this token was used already" in loser.stderr or "refused" in loser.stderr, loser.stderr  # or it came when all was over
+    nodes = brigade_json("nodes", "-c", config)["nodes"]
+    assert len(nodes) == 1 and text.count("a board brings the token") == 1, (nodes, text)
+    # The used token against the next invitation, which waits at the same place: its secret is another.
+    later = Invitation(config, "--yes", "--listen", here)
+    assert later.token != invitation.token
+    late = ["--name", "late", "--listen", f"tcp://127.0.0.1:{port}"]
+    refused(join(os.path.join(folder, "late"), invitation.token, *late), "secret is wrong")
+    later.process.send_signal(signal.SIGINT)
+    assert later.end()[0] == 1
+    # Another coordinator, at the same place: it cannot prove to be the one that the token names.
+    _, other = new_cluster()
+    stranger = Invitation(other, "--yes", "--listen", here)
+    refused(join(os.path.join(folder, "late"), later.token, *late), here, "not with the key of this token")
+    stranger.process.send_signal(signal.SIGINT)
+    assert stranger.end()[0] == 1
+    assert brigade_json("nodes", "-c", config)["nodes"] == nodes and not brigade_json("nodes", "-c", other)["nodes"]
+    assert not os.path.exists(os.path.join(folder, "late", "worker.yaml")), "a refused board remembers nobody"
+
+
+def answer_at_terminal(config, board, listen, answer, meanwhile=lambda token: None):
     """An invitation at a terminal of its own; returns its exit code, what it showed, and the board's."""
     master, slave = pty.openpty()
     invitation = Invitation(config, stdin=slave)
@@ -157,6 +200,7 @@ def answer_at_terminal(config, board, listen, answer):
     while "let it in?" not in shown and time.monotonic() < end:
         if select.select([invitation.process.stderr], [], [], 0.2)[0]:
             shown += os.read(invitation.process.stderr.fileno(), 4096).decode()
+    meanwhile(invitation.token)
     os.write(master, answer.encode())
     thread.join()
     os.close(master)
@@ -175,7 +219,11 @@ def test_a_person_decides():
     assert code == 1 and "not let in" in errors, errors
     assert board.returncode == 1 and "said no" in board.stderr, board.stderr
     assert "attic" not in open(config).read()
-    code, text, errors, board = answer_at_terminal(config, os.path.join(folder, "attic"), listen, "y\n")
+    seen = []
+    def meanwhile(token):  # while the person thinks, another board comes with the same token
+        seen.append(join(os.path.join(folder, "third"), token, *listen))
+    code, text, errors, board = answer_at_terminal(config, os.path.join(folder, "attic"), listen, "y\n", meanwhile)
+    refused(seen[0], "this token was used already", "ask for another one")
     assert code == 0 and "attic" in text and "is entered" in text, (text, errors)
     assert board.returncode == 0, board.stderr
     assert "attic" in open(config).read()
@@ -185,27 +233,46 @@ def test_a_person_decides():
 
 
 def test_revoking_takes_effect_at_once():
-    cluster = Cluster(3, extra="# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n")
-    server = Server("-c", cluster.config, "--stages", "3")
-    before = server.text("Once upon a time", max_tokens=8, temperature=0)["choices"][0]["text"]
+    """In the middle of a stream: the board is out before the stream ends, the stream says what it would have said, and the
+    board computes nothing any more, though it would answer."""
+    cluster = Cluster(3, extra="# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n", env=lab.slower(9))
+    ask = {"max_tokens": 300, "temperature": 0, "ignore_eos": True}
+    want = brigade_json("run", "-m", MODEL, "-p", "Once upon a time", "-n", "300", "--temp", "0", "--ignore-eos")["text"]
+    server, said = Server("-c", cluster.config, "--stages", "3"), []
+    stream = threading.Thread(target=lambda: said.extend(server.events("/v1/completions", {"prompt": "Once upon a time", **ask})))
+    stream.start()
+    until(lambda: json.loads(server.get("/status"))["tokens_out"] > 10, "no token")
+    with_all = os.path.join(cluster.folder, "before.yaml")
+    shutil.copy(cluster.config, with_all)
     one_line(brigade("revoke", "w9", "-c", cluster.config), 1, "no node", "w9")
     assert brigade_json("revoke", "w1", "-c", cluster.config)["revoked"] == "w1"
+    until(lambda: node_of(server, "w1")["state"] == "lost", "w1 is not lost")
+    assert stream.is_alive() and not said, "the stream ended before the board was out"
     assert [n["name"] for n in brigade_json("nodes", "-c", cluster.config)["nodes"]] == ["w0", "w2"]
     assert open(cluster.config).read().endswith("# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n")
-    end = time.monotonic() + 20
-    while True:  # its connection is closed, and the others hold the whole model
-        status = json.loads(server.get("/status"))
-        states = {n["name"]: n["state"] for n in status.get("nodes", [])}
-        if states.get("w1") == "lost" and status["status"] == "ready" and len(status["plan"]["stages"]) == 2:
-            break
-        assert time.monotonic() < end, (status["status"], states)
-        time.sleep(0.1)
-    assert server.text("Once upon a time", max_tokens=8, temperature=0)["choices"][0]["text"] == before
-    time.sleep(1.2)  # it answers as before; nobody asks it any more
+    stream.join()
+    assert "".join(e["choices"][0]["text"] for e in said if e["choices"]) == want
     status = json.loads(server.get("/status"))
-    assert {n["name"]: n["state"] for n in status["nodes"]}["w1"] == "lost", status["nodes"]
+    assert status["status"] == "ready" and {s["device"] for s in status["plan"]["stages"]} == {"w0", "w2"}, status
+
+    def computed():
+        return next(n["tokens"] for n in brigade_json("status", "-c", with_all)["nodes"] if n["name"] == "w1")
+    before = computed()
+    assert want.startswith(server.text("Once upon a time", max_tokens=8, temperature=0)["choices"][0]["text"])
+    assert computed() == before and node_of(server, "w1")["state"] == "lost"
     assert "revoked" in server.stop()
     cluster.stop()
+
+
+def until(condition, otherwise, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.05)
+
+
+def node_of(server, name):
+    return next(n for n in json.loads(server.get("/status"))["nodes"] if n["name"] == name)
 
 
 main(globals())
