@@ -16,7 +16,7 @@
 #define DOT_ROWS 2u
 #define DOT_TOKENS 2u
 #endif
-#define DOT_AHEAD 8192 /* bytes fetched ahead of the stream of weights, when memory is what limits */
+#define DOT_AHEAD 8192 /* bytes fetched ahead, where arithmetic takes longer than memory: one token is a stream of its own */
 
 INLINE vf load_weights(uint32_t type, const uint8_t *base, size_t i)
 {
@@ -53,7 +53,7 @@ INLINE void dot_tile(uint32_t type, const uint8_t *group, const uint32_t first, 
         vf a[DOT_TOKENS];
         for (uint32_t t = 0; t < tokens; t++)
             a[t] = v_load(x + t * stride + i);
-        if (first == 0)
+        if (first == 0 && tokens > 1)
             for (uint32_t line = 0; line < chunk; line += 64)
                 __builtin_prefetch(group + DOT_AHEAD + line);
         for (uint32_t r = 0; r < rows; r++) {

@@ -8,7 +8,14 @@
 #include "engine/kernels/table.h"
 #include "engine/quant/codebook.h"
 
-#define TILE 4u /* tokens */
+/* Tokens multiplied at a time. Whole bytes need no registers to be unpacked: in pairs of panels, eight tokens make one
+ * stream over the weights, and what is too much for the registers waits in the nearest cache. */
+#define RUN 4u
+#ifdef PANEL_PAIRS
+#define TILE 8u
+#else
+#define TILE RUN
+#endif
 #define SUBS (PANEL_ROWS / LANES)
 
 /* What follows of a layout at compile time. */
@@ -322,7 +329,7 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_
         for (uint32_t b = 0; b < run->blocks; b += subs) {
             const uint8_t *header = p;
             p += panels * header_bytes(l);
-            for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += T) {
+            for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += run->step) {
                 for (uint32_t line = 0; line < fetch.step; line += 64)
                     __builtin_prefetch(fetch.from + line);
                 if (fetch.step) /* else there is nothing to fetch from */
@@ -372,15 +379,31 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
     case n:                  \
         call(n);             \
         break;
-#define FOR_TOKENS(tokens, call) \
-    switch (tokens) {            \
-        TOKENS_CASE(1, call)     \
-        TOKENS_CASE(2, call)     \
-        TOKENS_CASE(3, call)     \
-        TOKENS_CASE(4, call)     \
-    default:                     \
-        break;                   \
+#define FOR_FEW(tokens, call) \
+    switch (tokens) {         \
+        TOKENS_CASE(1, call)  \
+        TOKENS_CASE(2, call)  \
+        TOKENS_CASE(3, call)  \
+        TOKENS_CASE(4, call)  \
+    default:                  \
+        break;                \
     }
+#ifdef PANEL_PAIRS
+#define FOR_TOKENS(tokens, call)               \
+    if (layout == LAYOUT_Q8_0 && tokens > 4) { \
+        switch (tokens) {                      \
+            TOKENS_CASE(5, call)               \
+            TOKENS_CASE(6, call)               \
+            TOKENS_CASE(7, call)               \
+            TOKENS_CASE(8, call)               \
+        default:                               \
+            break;                             \
+        }                                      \
+    } else                                     \
+        FOR_FEW(tokens, call)
+#else
+#define FOR_TOKENS FOR_FEW
+#endif
 
 #define ONE_PANEL(T) panel_tile(layout, 1, run, T)
 #ifdef PANEL_PAIRS
@@ -394,10 +417,11 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
     static void panel_##name(const struct panel_run *run) \
     {                                                     \
         const enum layout layout = which;                 \
-        if (HAS_PAIRS && run->pair)                       \
+        if (HAS_PAIRS && run->pair) {                     \
             FOR_TOKENS(run->tokens, TWO_PANELS)           \
-        else                                              \
+        } else {                                          \
             FOR_TOKENS(run->tokens, ONE_PANEL)            \
+        }                                                 \
     }
 #define EXPANDED_CALL(T) expanded_tile(p, a, blocks, T, groups, offset, acc)
 
@@ -418,7 +442,7 @@ PANEL_OF(iq4_xs, LAYOUT_IQ4_XS)
 static void expanded(const struct panel32 *p, const struct act_block *a, uint32_t blocks, uint32_t tokens, int groups,
                      bool offset, float *acc)
 {
-    FOR_TOKENS(tokens, EXPANDED_CALL)
+    FOR_FEW(tokens, EXPANDED_CALL)
 }
 
 /* Chains enough to hide the latency of the dot instruction, all in registers. */
@@ -454,6 +478,9 @@ INLINE void fill_linear(struct kernel_table *table)
     table->flip = DOT_UNSIGNED ? 0x80 : 0;
     table->pairs = HAS_PAIRS;
     table->tile_tokens = TILE;
+    for (int i = 0; i < LAYOUT_COUNT; i++)
+        table->run_tokens[i] = RUN;
+    table->run_tokens[LAYOUT_Q8_0] = TILE;
     table->panel[LAYOUT_Q8_0] = panel_q8_0;
     table->panel[LAYOUT_Q4_0] = panel_q4_0;
     table->panel[LAYOUT_Q4_1] = panel_q4_1;

@@ -12,11 +12,12 @@
 /* Activations of one pass over the weights stay within the second cache level; weights are read once a pass. */
 #define CHUNK_BYTES ((size_t)512 << 10)
 #define CHUNK_TOKENS 128u
-#define STRIP 16u          /* blocks of 32 columns that all tokens of a chunk pass over before the next */
+#define STRIP 8u           /* blocks of 32 columns that all tokens of a chunk pass over before the next */
 #define FETCH_AHEAD 8192u   /* bytes of weights, for a full tile of a type of at most */
 #define FETCH_BYTES 24u     /* for 32 columns of a row */
 #define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
 #define EXPANDED_TOKENS 64u
+#define EXPANDED_RUN 4u /* tokens multiplied at a time, at every level */
 #define QUANTISE_GRAIN 8u
 
 /* ---- Activations --------------------------------------------------------------------------------------------- */
@@ -78,8 +79,7 @@ static bool is_float(uint32_t type)
 static const struct act_block *token_block(const struct activations *a, struct tiles tiles, uint32_t token,
                                            uint32_t block)
 {
-    uint32_t wide = tiles.more * (tiles.base + 1);
-    uint32_t j = token < wide ? token / (tiles.base + 1) : tiles.more + (token - wide) / tiles.base;
+    uint32_t j = token / tiles.most;
     return tile_blocks(a, tiles, j) + (size_t)block * tile_size(tiles, j) + (token - tile_first(tiles, j));
 }
 
@@ -134,9 +134,9 @@ static void panel_expanded(const struct matrix *w, uint32_t row, uint32_t rows, 
         for (uint32_t b = 0; b < blocks; b += EXPANDED_BLOCKS) {
             uint32_t width = blocks - b < EXPANDED_BLOCKS ? blocks - b : EXPANDED_BLOCKS;
             expand(w, row, rows, b, width, strip);
-            for (uint32_t t = 0; t < tokens; t += kernels->tile_tokens) {
-                uint32_t size = tokens - t < kernels->tile_tokens ? tokens - t : kernels->tile_tokens;
-                struct act_block gathered[TILE_TOKENS_MAX * EXPANDED_BLOCKS], *to = gathered;
+            for (uint32_t t = 0, size; t < tokens; t += size) {
+                struct act_block gathered[EXPANDED_RUN * EXPANDED_BLOCKS], *to = gathered;
+                size = tokens - t < EXPANDED_RUN ? tokens - t : EXPANDED_RUN;
                 for (uint32_t i = 0; i < width; i++)
                     for (uint32_t k = 0; k < size; k++)
                         *to++ = *token_block(in->a, tiles, first + t + k, b + i);
@@ -169,20 +169,21 @@ static size_t panels_streamed(const struct matrix *w, enum layout layout, size_t
                             .count = (uint32_t)(end - begin),
                             .pair = kernels->pairs,
                             .a = in->a->scratch,
+                            .step = in->count,
                             .blocks = w->cols / 32,
                             .tokens = in->count,
                             .out = y + begin * unit_rows(),
                             .stride = ldy};
     size_t block_bytes = bytes / run.blocks;
-    if (run.tokens == kernels->tile_tokens && block_bytes <= FETCH_BYTES * unit_rows())
+    if (run.tokens == kernels->run_tokens[layout] && block_bytes <= FETCH_BYTES * unit_rows())
         run.fetch = (struct fetch){panels + FETCH_AHEAD, block_bytes};
     kernels->panel[layout](&run);
     return end - begin;
 }
 
-/* One panel or two of a packed type against the tokens of tiles [tile_begin, tile_end). Strips of columns stay in the
- * nearest cache while all tokens pass over them; meanwhile each tile fetches its part of the next strip, so that memory
- * never rests. */
+/* One panel or two of a packed type against the tokens of tiles [tile_begin, tile_end), a few at a time. Strips of
+ * columns stay in the nearest cache while all tokens pass over them; meanwhile each run fetches its part of the next
+ * strip, so that memory never rests. */
 static void panels_packed(const struct matrix *w, enum layout layout, uint32_t row, uint32_t rows,
                           const struct tokens *in, uint32_t tile_begin, uint32_t tile_end, float *y, size_t ldy)
 {
@@ -192,7 +193,9 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
     struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
     uint32_t blocks = w->cols / 32, begin = tile_first(tiles, tile_begin), end = tile_first(tiles, tile_end);
     _Alignas(64) float acc[CHUNK_TOKENS * PAIR_ROWS];
-    uint32_t count = tile_end - tile_begin;
+    uint32_t most = kernels->run_tokens[layout], runs = 0;
+    for (uint32_t j = tile_begin; j < tile_end; j++)
+        runs += (tile_size(tiles, j) + most - 1) / most;
     for (uint32_t b = 0; b < blocks; b += STRIP) {
         uint32_t width = blocks - b < STRIP ? blocks - b : STRIP;
         size_t strip_bytes = layout_panel_bytes(layout, wide, width * 32);
@@ -204,12 +207,16 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
                                 .blocks = width,
                                 .out = acc,
                                 .stride = PAIR_ROWS,
-                                .fetch = {strip + strip_bytes, (strip_bytes / width + count - 1) / count}};
-        for (uint32_t j = tile_begin; j < tile_end; j++, run.fetch.from += width * run.fetch.step) {
-            run.tokens = tile_size(tiles, j);
-            run.a = tile_blocks(in->a, tiles, j) + (size_t)b * run.tokens;
-            kernels->panel[layout](&run);
-            run.out += run.tokens * PAIR_ROWS;
+                                .fetch = {strip + strip_bytes, (strip_bytes / width + runs - 1) / runs}};
+        for (uint32_t j = tile_begin; j < tile_end; j++) {
+            run.step = tile_size(tiles, j);
+            run.a = tile_blocks(in->a, tiles, j) + (size_t)b * run.step;
+            for (uint32_t left = run.step; left; left -= run.tokens, run.a += run.tokens) {
+                run.tokens = left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
+                kernels->panel[layout](&run);
+                run.out += run.tokens * PAIR_ROWS;
+                run.fetch.from += width * run.fetch.step;
+            }
         }
     }
     store_panel(acc, rows, end - begin, y + begin * ldy, ldy);
@@ -262,7 +269,7 @@ static void run_units(const struct linear_job *job, const struct tokens *in, siz
     for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
         uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
         size_t u = begin;
-        if (tiles.count == 1 && layout != LAYOUT_EXPANDED)
+        if (in->count <= kernels->run_tokens[layout] && layout != LAYOUT_EXPANDED)
             u += panels_streamed(job->w, layout, begin, end, in, job->y, job->ldy);
         for (; u < end; u++) {
             uint32_t row = (uint32_t)u * unit_rows(), rows = w->rows - row < unit_rows() ? w->rows - row : unit_rows();

@@ -19,7 +19,6 @@ struct act_block {
 
 #define PANEL_ROWS 16u
 #define PAIR_ROWS 32u
-#define TILE_TOKENS_MAX 4u
 
 /* How a quantised matrix lies in memory: panels of 16 rows; within a panel, blocks of 32 columns (of 256 for K-like
  * types) follow each other; within a block, groups of 4 columns: byte (row·4 + c) of a group's 64. Nibble layouts put
@@ -64,15 +63,16 @@ struct fetch {
     size_t step;
 };
 
-/* Panels against one tile of tokens. Between two panels of one call memory hardly rests. */
+/* Panels against a few tokens of one tile. Between two panels of one call memory hardly rests. */
 struct panel_run {
     const uint8_t *panels; /* `count` panels, or pairs of panels, one right behind the other */
     uint32_t count;
     bool pair;
     bool goes_on;              /* sums go on from what stands in out, else from 0 */
-    const struct act_block *a; /* block-major, `tokens` records a block */
+    const struct act_block *a; /* the tokens' records of the first block, side by side */
+    uint32_t step;             /* records to those of the next block: the tile's tokens */
     uint32_t blocks;           /* of 32 columns */
-    uint32_t tokens;           /* ≤ tile_tokens */
+    uint32_t tokens;           /* ≤ run_tokens of the layout */
     float *out;                /* out[t·stride + r], r rising from panel to panel */
     size_t stride;
     struct fetch fetch;
@@ -102,7 +102,8 @@ struct kernel_table {
     uint8_t flip;         /* xor of stored int8 quants */
     bool float_groups;    /* float matrices lie in groups of rows, so that several rows make one stream */
     bool pairs;           /* panels lie and are multiplied two at a time */
-    uint32_t tile_tokens; /* most tokens of a tile */
+    uint32_t tile_tokens; /* of a full tile: so many tokens' records of a block lie side by side */
+    uint32_t run_tokens[LAYOUT_COUNT]; /* most tokens that are multiplied at a time */
     /* Linear. panel[layout] NULL: the type is decoded on the fly. */
     kernel_panel *panel[LAYOUT_COUNT];
     kernel_expanded *expanded;
@@ -169,26 +170,21 @@ void pack_panel(enum layout layout, uint32_t wide, uint32_t cols, const uint8_t 
                 uint32_t rows, uint8_t flip, uint8_t *panel);
 void unpack_block(enum layout layout, uint32_t wide, const uint8_t *block, uint32_t row, uint8_t flip, uint8_t *out);
 
-/* Tokens of activations lie in tiles of nearly equal size: tile j of n tokens holds size tokens from first. */
+/* Tokens of activations lie in tiles: tile j of n tokens holds `size` tokens from `first`. */
 struct tiles {
-    uint32_t count, base, more; /* the first `more` tiles have base + 1 tokens */
+    uint32_t count, tokens, most; /* all tiles but the last have `most` tokens */
 };
 static inline struct tiles tiles_of(uint32_t n, uint32_t most)
 {
-    struct tiles t = {(n + most - 1) / most, 0, 0};
-    if (t.count) {
-        t.base = n / t.count;
-        t.more = n % t.count;
-    }
-    return t;
+    return (struct tiles){(n + most - 1) / most, n, most};
 }
 static inline uint32_t tile_first(struct tiles t, uint32_t j)
 {
-    return j * t.base + (j < t.more ? j : t.more);
+    return j < t.count ? j * t.most : t.tokens;
 }
 static inline uint32_t tile_size(struct tiles t, uint32_t j)
 {
-    return t.base + (j < t.more);
+    return tile_first(t, j + 1) - tile_first(t, j);
 }
 
 #endif
