@@ -177,9 +177,12 @@ static uint32_t chunk_beside(struct scheduler *s, const struct mix *m, uint32_t 
             s->ridden = 0;
         return 0;
     }
-    double tokens = pace_riders(s->pace, &load, most) + s->rider_credit;
-    s->rider_credit = tokens - (uint32_t)tokens;
-    return (uint32_t)tokens < most ? (uint32_t)tokens : most;
+    if ((s->ridden - 1) % groups == 0) { /* the same with each micro-batch of a round: one that has more keeps all waiting */
+        double tokens = pace_riders(s->pace, &load, most) + s->rider_credit;
+        s->riders = (uint32_t)tokens;
+        s->rider_credit = tokens - s->riders;
+    }
+    return s->riders < most ? s->riders : most;
 }
 
 /* Prompt tokens for this micro-batch: the budget, less where a short prompt is better cut so that all stages share it,

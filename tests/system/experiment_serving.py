@@ -11,6 +11,7 @@ import http.client
 import json
 import random
 import re
+import socket
 import statistics
 import subprocess
 import threading
@@ -93,7 +94,7 @@ def beside(server, rng, o):
             timer.cancel()
             windows.append(("with", begin, time.monotonic()))
             if waiter.is_alive():
-                connection.sock.close()
+                connection.sock.shutdown(socket.SHUT_RDWR)
                 time.sleep(0.2)
     stop.set()
     for t in threads:
