@@ -85,6 +85,13 @@ void held_pages_copy(struct held_pages *h, uint32_t from, uint32_t to)
         put(h, b, to, held_pages_has(h, b, from));
 }
 
+uint32_t held_pages_range(const struct held_pages *h, uint32_t *first_block, uint32_t *last_block)
+{
+    *first_block = h->first_block;
+    *last_block = h->last_block;
+    return h->pages;
+}
+
 bool held_pages_has(const struct held_pages *h, uint32_t block, uint32_t page)
 {
     return row(h, block)[page / 64] >> page % 64 & 1;
@@ -108,6 +115,32 @@ static uint32_t whole(const struct sequence_table *t, uint32_t page, uint64_t *h
         return 0;
     *hash = hashes[KV_PAGE_TOKENS - 1];
     return 1;
+}
+
+static bool any_block_has(const struct held_pages *h, uint32_t page)
+{
+    for (uint32_t b = h->first_block; b <= h->last_block; b++)
+        if (held_pages_has(h, b, page))
+            return true;
+    return false;
+}
+
+bool held_pages_lacks(const struct held_pages *h, const struct sequence_table *t, uint32_t block, uint32_t page,
+                      uint64_t hash)
+{
+    uint64_t ours;
+    if (block < h->first_block || block > h->last_block || page >= h->pages || held_pages_has(h, block, page))
+        return false;
+    return !any_block_has(h, page) || (whole(t, page, &ours) && ours == hash);
+}
+
+bool held_pages_adopt(struct held_pages *h, struct sequence_table *t, uint32_t block, uint32_t page,
+                      const uint64_t hashes[])
+{
+    if (!held_pages_lacks(h, t, block, page, hashes[KV_PAGE_TOKENS - 1]) || sequence_page_adopt(t, page, hashes))
+        return false;
+    put(h, block, page, true);
+    return true;
 }
 
 static uint32_t count_block(const struct held_pages *h, const struct sequence_table *t, uint32_t block)

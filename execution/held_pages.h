@@ -31,9 +31,19 @@ void held_pages_catch_up(struct held_pages *h, uint32_t page, uint32_t first_blo
 /* No block holds it any more. */
 void held_pages_forget(struct held_pages *h, uint32_t page);
 void held_pages_copy(struct held_pages *h, uint32_t from, uint32_t to);
+/* The stage's blocks, and the number of pages. */
+uint32_t held_pages_range(const struct held_pages *h, uint32_t *first_block, uint32_t *last_block);
 /* Whether all blocks of the stage hold it. */
 bool held_pages_all(const struct held_pages *h, uint32_t page);
 bool held_pages_has(const struct held_pages *h, uint32_t block, uint32_t page);
+
+/* Whether a block of the stage could take over this page, whole, from another node: it does not hold it, and no block here
+ * holds anything else in its place. */
+bool held_pages_lacks(const struct held_pages *h, const struct sequence_table *t, uint32_t block, uint32_t page,
+                      uint64_t hash);
+/* It has taken it over: these are the running hashes after each position. False when held_pages_lacks says no. */
+bool held_pages_adopt(struct held_pages *h, struct sequence_table *t, uint32_t block, uint32_t page,
+                      const uint64_t hashes[]);
 
 /* What the stage's blocks hold of whole pages, as a Loaded message says it: neighbouring blocks that hold the same in one
  * entry, at most `most` pages and FRAME_HELD_MAX entries in all. *out is one allocation, the caller's: mem_free. Returns the number of entries, or

@@ -31,6 +31,12 @@ void control_free(struct control_message *m)
         mem_free(m->u.loaded.kept);
         m->u.loaded.held = m->u.loaded.kept = NULL;
         m->u.loaded.held_count = m->u.loaded.kept_count = 0;
+    } else if (m->kind == CONTROL_LOAD) {
+        mem_free(m->u.load.fetch);
+        mem_free(m->u.load.fetch_from);
+        m->u.load.fetch = NULL;
+        m->u.load.fetch_from = NULL;
+        m->u.load.fetch_count = 0;
     }
 }
 
@@ -86,7 +92,32 @@ static void encode_welcome(const struct control_message *m, Brigade__Welcome *b,
     b->loaded = loaded;
 }
 
-static void encode_load(const struct control_message *m, Brigade__Load *b, Brigade__Neighbour *next)
+static void encode_neighbour(const struct control_neighbour *n, Brigade__Neighbour *b)
+{
+    brigade__neighbour__init(b);
+    b->name = (char *)n->name;
+    b->endpoint = (char *)n->endpoint;
+    b->public_key = (char *)n->public_key;
+}
+
+static int encode_fetch(struct wire_arena *a, const struct control_message *m, Brigade__Load *b, struct error *err)
+{
+    uint32_t count = m->u.load.fetch_count;
+    int rc = held_encode(a, m->u.load.fetch, count, &b->fetch, err);
+    if (rc)
+        return rc;
+    b->n_fetch = b->n_fetch_from = count;
+    b->fetch_from = wire_arena_take(a, count, sizeof *b->fetch_from);
+    Brigade__Neighbour *from = wire_arena_take(a, count, sizeof *from);
+    if (!b->fetch_from || !from)
+        return error_set(err, ERR_NOMEM, "load: no memory to encode it");
+    for (uint32_t i = 0; i < count; i++)
+        encode_neighbour(&m->u.load.fetch_from[i], b->fetch_from[i] = &from[i]);
+    return 0;
+}
+
+static int encode_load(struct wire_arena *a, const struct control_message *m, Brigade__Load *b, Brigade__Neighbour *next,
+                       struct error *err)
 {
     brigade__load__init(b);
     b->model = (char *)m->u.load.model;
@@ -105,13 +136,10 @@ static void encode_load(const struct control_message *m, Brigade__Load *b, Briga
     b->codec = m->u.load.codec;
     b->inexact = m->u.load.inexact;
     b->keep_bytes = m->u.load.keep_bytes;
-    if (!m->u.load.has_next)
-        return;
-    brigade__neighbour__init(next);
-    next->name = (char *)m->u.load.next.name;
-    next->endpoint = (char *)m->u.load.next.endpoint;
-    next->public_key = (char *)m->u.load.next.public_key;
-    b->next = next;
+    b->leave = m->u.load.leave;
+    if (m->u.load.has_next)
+        encode_neighbour(&m->u.load.next, b->next = next);
+    return m->u.load.fetch_count ? encode_fetch(a, m, b, err) : 0;
 }
 
 static int encode_profile(struct wire_arena *a, const struct control_message *m, Brigade__Profile *b,
@@ -298,7 +326,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         rc = encode_allow(&a, m, &b.allow, err);
         break;
     case CONTROL_LOAD:
-        encode_load(m, &b.load, &neighbour);
+        rc = encode_load(&a, m, &b.load, &neighbour, err);
         break;
     case CONTROL_PROGRESS:
         brigade__progress__init(&b.progress);
@@ -315,6 +343,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.loaded.buffers_bytes = m->u.loaded.buffers_bytes;
         b.loaded.total_bytes = m->u.loaded.total_bytes;
         b.loaded.read_bytes = m->u.loaded.read_bytes;
+        b.loaded.fetched_bytes = m->u.loaded.fetched_bytes;
         b.loaded.n_held = m->u.loaded.held_count;
         b.loaded.n_kept = m->u.loaded.kept_count;
         rc = held_encode(&a, m->u.loaded.held, m->u.loaded.held_count, &b.loaded.held, err);
@@ -323,6 +352,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         break;
     case CONTROL_UNLOAD:
         brigade__unload__init(&b.unload);
+        b.unload.leave = m->u.unload.leave;
         break;
     case CONTROL_DRAIN:
         brigade__drain__init(&b.drain);

@@ -122,6 +122,26 @@ static int decode_allow(const Brigade__Allow *b, struct control_message *m, stru
     return 0;
 }
 
+/* What to fetch, and from whom. */
+static int decode_fetch(const Brigade__Load *b, struct control_message *m, struct error *err)
+{
+    if (b->n_fetch != b->n_fetch_from)
+        return error_set(err, ERR_FORMAT, "load: %zu lists of pages to fetch from %zu nodes", b->n_fetch,
+                         b->n_fetch_from);
+    int rc = held_decode(b->fetch, b->n_fetch, &m->u.load.fetch, err);
+    if (rc || !b->n_fetch)
+        return rc;
+    if (!(m->u.load.fetch_from = mem_zalloc(b->n_fetch, sizeof *m->u.load.fetch_from)))
+        return error_set(err, ERR_NOMEM, "load: no memory for %zu nodes", b->n_fetch);
+    for (size_t i = 0; i < b->n_fetch; i++) {
+        const Brigade__Neighbour *n = b->fetch_from[i];
+        if ((rc = decode_neighbour(n->name, n->endpoint, n->public_key, &m->u.load.fetch_from[i], err)))
+            return error_prefix(err, "load: who has pages");
+    }
+    m->u.load.fetch_count = (uint32_t)b->n_fetch;
+    return 0;
+}
+
 static int decode_load(const Brigade__Load *b, struct control_message *m, struct error *err)
 {
     int rc;
@@ -155,7 +175,8 @@ static int decode_load(const Brigade__Load *b, struct control_message *m, struct
     m->u.load.codec = b->codec;
     m->u.load.inexact = b->inexact;
     m->u.load.keep_bytes = b->keep_bytes;
-    return 0;
+    m->u.load.leave = b->leave;
+    return decode_fetch(b, m, err);
 }
 
 static void decode_heartbeat_reply(const Brigade__HeartbeatReply *b, struct control_message *m)
@@ -266,7 +287,9 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         return decode_allow(c->allow, m, err);
     case BRIGADE__CONTROL__BODY_LOAD:
         m->kind = CONTROL_LOAD;
-        return decode_load(c->load, m, err);
+        if ((rc = decode_load(c->load, m, err)))
+            control_free(m);
+        return rc;
     case BRIGADE__CONTROL__BODY_PROGRESS:
         m->kind = CONTROL_PROGRESS;
         m->u.progress.done = c->progress->done;
@@ -281,6 +304,7 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->u.loaded.buffers_bytes = c->loaded->buffers_bytes;
         m->u.loaded.total_bytes = c->loaded->total_bytes;
         m->u.loaded.read_bytes = c->loaded->read_bytes;
+        m->u.loaded.fetched_bytes = c->loaded->fetched_bytes;
         m->u.loaded.held_count = (uint32_t)c->loaded->n_held;
         m->u.loaded.kept_count = (uint32_t)c->loaded->n_kept;
         if ((rc = held_decode(c->loaded->held, c->loaded->n_held, &m->u.loaded.held, err)) ||
@@ -289,6 +313,7 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         return rc;
     case BRIGADE__CONTROL__BODY_UNLOAD:
         m->kind = CONTROL_UNLOAD;
+        m->u.unload.leave = c->unload->leave;
         return 0;
     case BRIGADE__CONTROL__BODY_DRAIN:
         m->kind = CONTROL_DRAIN;

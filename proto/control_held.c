@@ -23,7 +23,7 @@ struct control_held *control_held_room(uint32_t entries, uint32_t pages)
 static int check(size_t count, uint64_t pages, struct error *err)
 {
     if (count > FRAME_HELD_MAX || pages > FRAME_HELD_PAGES_MAX)
-        return error_set(err, ERR_BOUND, "loaded: %zu lists of %llu held pages; the limits are %u and %u", count,
+        return error_set(err, ERR_BOUND, "pages: %zu lists of %llu held pages; the limits are %u and %u", count,
                          (unsigned long long)pages, FRAME_HELD_MAX, FRAME_HELD_PAGES_MAX);
     return 0;
 }
@@ -40,7 +40,7 @@ int held_encode(struct wire_arena *a, const struct control_held *list, uint32_t 
     Brigade__HeldPages **pointers = wire_arena_take(a, count, sizeof *pointers);
     Brigade__HeldPages *messages = wire_arena_take(a, count, sizeof *messages);
     if (!pointers || !messages)
-        return error_set(err, ERR_NOMEM, "loaded: no memory to encode it");
+        return error_set(err, ERR_NOMEM, "pages: no memory to encode it");
     for (uint32_t i = 0; i < count; i++) {
         brigade__held_pages__init(pointers[i] = &messages[i]);
         messages[i].first_block = list[i].first_block;
@@ -59,7 +59,7 @@ int held_decode(Brigade__HeldPages *const *list, size_t count, struct control_he
     for (size_t i = 0; i < count; i++) {
         const Brigade__HeldPages *m = list[i];
         if (m->first_block > m->last_block || m->n_pages != m->n_hashes)
-            return error_set(err, ERR_FORMAT, "loaded: %zu held pages of blocks %u to %u, %zu hashes", m->n_pages,
+            return error_set(err, ERR_FORMAT, "pages: %zu held pages of blocks %u to %u, %zu hashes", m->n_pages,
                              m->first_block, m->last_block, m->n_hashes);
         pages += m->n_pages;
     }
@@ -68,7 +68,7 @@ int held_decode(Brigade__HeldPages *const *list, size_t count, struct control_he
         return rc;
     struct control_held *held = control_held_room((uint32_t)count, (uint32_t)pages);
     if (!held)
-        return error_set(err, ERR_NOMEM, "loaded: no memory for %llu held pages", (unsigned long long)pages);
+        return error_set(err, ERR_NOMEM, "pages: no memory for %llu held pages", (unsigned long long)pages);
     uint32_t *numbers = held[0].pages;
     uint64_t *hashes = held[0].hashes;
     for (size_t i = 0; i < count; i++) {

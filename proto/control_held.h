@@ -1,4 +1,4 @@
-/* Private to proto/: lists of held pages in a Loaded message. Pure functions; any thread. */
+/* Private to proto/: lists of pages in Load and Loaded. Pure functions; any thread. */
 #ifndef BRIGADE_PROTO_CONTROL_HELD_H
 #define BRIGADE_PROTO_CONTROL_HELD_H
 

@@ -17,7 +17,7 @@
 #ifndef PROTOCOL_VERSION_BEHIND
 #define PROTOCOL_VERSION_BEHIND 0u /* tests build a worker of the version before */
 #endif
-#define PROTOCOL_VERSION (2u - PROTOCOL_VERSION_BEHIND)
+#define PROTOCOL_VERSION (3u - PROTOCOL_VERSION_BEHIND)
 
 /* Bounds: over one of them a frame is refused (ERR_BOUND). */
 #define FRAME_SPANS_MAX 256u
@@ -252,6 +252,10 @@ struct control_message {
             bool has_next, inexact;
             uint64_t keep_bytes;
             struct control_neighbour next;
+            bool leave;                           /* others fetch the pages of blocks that leave this node */
+            uint32_t fetch_count;
+            struct control_held *fetch;           /* pages to fetch; one allocation */
+            struct control_neighbour *fetch_from; /* each from whom: the weights plane of the node that had these blocks */
             char previous_key[FRAME_KEY_TEXT], coordinator_key[FRAME_KEY_TEXT];
         } load;
         struct {
@@ -262,7 +266,11 @@ struct control_message {
             uint64_t weights_bytes, embedding_bytes, head_bytes, kv_bytes, buffers_bytes, total_bytes, read_bytes;
             uint32_t held_count, kept_count;
             struct control_held *held, *kept; /* each one allocation */
+            uint64_t fetched_bytes;
         } loaded;
+        struct {
+            bool leave;
+        } unload;
         struct {
             uint64_t sequence, sent_us;
             bool slow;

@@ -34,6 +34,8 @@ int weights_frame_encode(const struct weights_frame *f, struct buffer *header, s
     Brigade__WeightsHave have = BRIGADE__WEIGHTS_HAVE__INIT;
     Brigade__WeightsWant want = BRIGADE__WEIGHTS_WANT__INIT;
     Brigade__WeightsPiece piece = BRIGADE__WEIGHTS_PIECE__INIT;
+    Brigade__PageWant page_want = BRIGADE__PAGE_WANT__INIT;
+    Brigade__Page page = BRIGADE__PAGE__INIT;
     Brigade__WeightsHeader h = BRIGADE__WEIGHTS_HEADER__INIT;
     struct wire_arena a;
     int rc = 0;
@@ -80,6 +82,27 @@ int weights_frame_encode(const struct weights_frame *f, struct buffer *header, s
         piece.manifest = f->manifest;
         piece.missing = f->missing;
         piece.bytes = f->raw_bytes;
+        break;
+    case WEIGHTS_PAGE_WANT:
+        h.body_case = BRIGADE__WEIGHTS_HEADER__BODY_PAGE_WANT;
+        h.page_want = &page_want;
+        page_want.fingerprint = f->fingerprint;
+        page_want.epoch = f->epoch;
+        page_want.block = f->block;
+        page_want.page = f->page;
+        page_want.hash = f->hash;
+        page_want.kv_type = f->kv_type;
+        break;
+    case WEIGHTS_PAGE:
+        h.body_case = BRIGADE__WEIGHTS_HEADER__BODY_PAGE;
+        h.page = &page;
+        page.epoch = f->epoch;
+        page.block = f->block;
+        page.page = f->page;
+        page.hash = f->hash;
+        page.missing = f->missing;
+        page.soon = f->soon;
+        page.bytes = f->raw_bytes;
         break;
     }
     if (!rc)
@@ -142,19 +165,17 @@ static int decode_have(const Brigade__WeightsHave *b, struct weights_frame *f, s
     return 0;
 }
 
-static int decode_piece(const Brigade__WeightsPiece *b, const struct frame_part *parts, size_t part_count,
-                        struct weights_frame *f, struct error *err)
+/* The raw part of a piece or page: exactly what was announced, or none where it is missing. */
+static int decode_raw(uint64_t bytes, bool missing, const char *what, const struct frame_part *parts, size_t part_count,
+                      struct weights_frame *f, struct error *err)
 {
-    f->fingerprint = b->fingerprint;
-    f->index = b->index;
-    f->manifest = b->manifest;
-    f->missing = b->missing;
     size_t raw = part_count > 1 ? parts[1].size : 0;
-    if (b->bytes != raw || (b->missing && raw) || (!b->missing && !raw))
-        return error_set(err, ERR_FORMAT, "piece of weights: it tells of %llu bytes and brings %zu",
-                         (unsigned long long)b->bytes, raw);
+    if (bytes != raw || (missing && raw) || (!missing && !raw))
+        return error_set(err, ERR_FORMAT, "%s: it tells of %llu bytes and brings %zu", what, (unsigned long long)bytes,
+                         raw);
     if (raw > WEIGHTS_PART_BYTES_MAX)
-        return error_set(err, ERR_BOUND, "piece of weights: %zu bytes; the limit is %u", raw, WEIGHTS_PART_BYTES_MAX);
+        return error_set(err, ERR_BOUND, "%s: %zu bytes; the limit is %u", what, raw, WEIGHTS_PART_BYTES_MAX);
+    f->missing = missing;
     f->raw = raw ? parts[1].data : NULL;
     f->raw_bytes = raw;
     return 0;
@@ -163,7 +184,7 @@ static int decode_piece(const Brigade__WeightsPiece *b, const struct frame_part 
 static int decode_body(const Brigade__WeightsHeader *h, const struct frame_part *parts, size_t part_count,
                        struct weights_frame *f, struct error *err)
 {
-    bool piece = h->body_case == BRIGADE__WEIGHTS_HEADER__BODY_PIECE;
+    bool piece = h->body_case == BRIGADE__WEIGHTS_HEADER__BODY_PIECE || h->body_case == BRIGADE__WEIGHTS_HEADER__BODY_PAGE;
     if (!piece && part_count != 1)
         return error_set(err, ERR_FORMAT, "weights: %zu parts where one belongs", part_count);
     switch (h->body_case) {
@@ -187,7 +208,27 @@ static int decode_body(const Brigade__WeightsHeader *h, const struct frame_part 
                                                              (unsigned long long)f->index, WEIGHTS_CHUNKS_MAX);
     case BRIGADE__WEIGHTS_HEADER__BODY_PIECE:
         f->kind = WEIGHTS_PIECE;
-        return decode_piece(h->piece, parts, part_count, f, err);
+        f->fingerprint = h->piece->fingerprint;
+        f->index = h->piece->index;
+        f->manifest = h->piece->manifest;
+        return decode_raw(h->piece->bytes, h->piece->missing, "piece of weights", parts, part_count, f, err);
+    case BRIGADE__WEIGHTS_HEADER__BODY_PAGE_WANT:
+        f->kind = WEIGHTS_PAGE_WANT;
+        f->fingerprint = h->page_want->fingerprint;
+        f->epoch = h->page_want->epoch;
+        f->block = h->page_want->block;
+        f->page = h->page_want->page;
+        f->hash = h->page_want->hash;
+        f->kv_type = h->page_want->kv_type;
+        return 0;
+    case BRIGADE__WEIGHTS_HEADER__BODY_PAGE:
+        f->kind = WEIGHTS_PAGE;
+        f->epoch = h->page->epoch;
+        f->block = h->page->block;
+        f->page = h->page->page;
+        f->hash = h->page->hash;
+        f->soon = h->page->soon;
+        return decode_raw(h->page->bytes, h->page->missing, "KV page", parts, part_count, f, err);
     default:
         return error_set(err, ERR_FORMAT, "weights: it has no body this version knows");
     }

@@ -12,7 +12,7 @@
 #define WEIGHTS_HASH_BYTES 32u
 #define WEIGHTS_PART_BYTES_MAX (64u << 20) /* a raw part: a chunk, or a list of hashes */
 
-enum weights_kind { WEIGHTS_OFFER, WEIGHTS_ASK, WEIGHTS_HAVE, WEIGHTS_WANT, WEIGHTS_PIECE };
+enum weights_kind { WEIGHTS_OFFER, WEIGHTS_ASK, WEIGHTS_HAVE, WEIGHTS_WANT, WEIGHTS_PIECE, WEIGHTS_PAGE_WANT, WEIGHTS_PAGE };
 
 struct weights_peer {
     char endpoint[256], public_key[FRAME_KEY_TEXT];
@@ -23,7 +23,7 @@ struct weights_frame {
     uint64_t fingerprint;
     uint64_t index;            /* want, piece: which chunk */
     bool manifest;             /* ask, want, piece: it is about the list of hashes */
-    bool whole, soon, missing; /* have: all of it; have: ask again; piece: not to be had */
+    bool whole, soon, missing; /* have: all of it; have, page: ask again; piece, page: not to be had */
     bool has_hash;             /* have: manifest_hash is known */
     uint8_t manifest_hash[WEIGHTS_HASH_BYTES];
     const uint8_t *chunks;     /* have: chunk_bytes bytes, one bit a chunk, the lowest first */
@@ -32,7 +32,9 @@ struct weights_frame {
     char trouble[256];          /* have: why not */
     struct weights_peer *peers; /* offer */
     uint32_t peer_count;
-    const void *raw;           /* piece */
+    uint64_t epoch, hash;      /* page_want, page: of the load that moved the block; of the page's tokens */
+    uint32_t block, page, kv_type;
+    const void *raw;           /* piece, page */
     size_t raw_bytes;
     void *memory;              /* private */
 };

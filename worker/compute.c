@@ -290,7 +290,7 @@ static void do_job(struct compute *c, struct mail *job)
         compute_load(c, job);
         break;
     case CONTROL_UNLOAD:
-        compute_unload(c);
+        compute_leave(c, &job->message);
         log_info("unloaded");
         if (done.request)
             compute_reply(c, &done, &job->peer);

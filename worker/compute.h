@@ -63,7 +63,16 @@ struct compute {
 
 /* load.c: replies Loaded or Failure; on failure nothing is loaded. */
 void compute_load(struct compute *c, const struct mail *job);
+/* Tells who gave the job how far it is, at most ten times a second (*told_ms: when it was told last, 0 at first). True
+ * when something newer waits. */
+bool compute_progress(struct compute *c, const struct mail *job, const char *what, uint64_t done, uint64_t total,
+                      int64_t *told_ms);
+/* fetch_pages.c: the KV pages that the load names, from the nodes that had these blocks; those that do not come are computed
+ * again. Returns their bytes. */
+uint64_t compute_fetch_pages(struct compute *c, const struct mail *job);
 void compute_unload(struct compute *c);
+/* The same for an Unload, which may let others fetch what leaves. */
+void compute_leave(struct compute *c, const struct control_message *unload);
 /* The model file of that name within --models; fingerprint 0: any. *out is the caller's: model_close. */
 int compute_find_model(const struct worker_options *o, const char *name, uint64_t fingerprint, struct model **out,
                        struct error *err);

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "proto/activation.h"
 #include "worker/compute.h"
+#include "worker/left.h"
 #include "worker/slices.h"
 
 #define PROGRESS_EVERY_MS 100
@@ -158,19 +159,25 @@ struct progress {
     int64_t told_ms;
 };
 
-static int tell(struct progress *p, const char *what, uint64_t done, uint64_t total)
+bool compute_progress(struct compute *c, const struct mail *job, const char *what, uint64_t done, uint64_t total,
+                      int64_t *told_ms)
 {
     int64_t now = clock_ms();
-    if (now - p->told_ms >= PROGRESS_EVERY_MS || (total && done == total)) {
-        struct control_message m = {.kind = CONTROL_PROGRESS, .epoch = p->job->message.epoch,
-                                    .request = p->job->message.request};
+    if (now - *told_ms >= PROGRESS_EVERY_MS || (total && done == total)) {
+        struct control_message m = {.kind = CONTROL_PROGRESS, .epoch = job->message.epoch,
+                                    .request = job->message.request};
         snprintf(m.u.progress.what, sizeof m.u.progress.what, "%s", what);
         m.u.progress.done = done;
         m.u.progress.total = total;
-        mailbox_put(&p->c->w->replies, &m, &p->job->peer); /* one that finds no room is no loss */
-        p->told_ms = now;
+        mailbox_put(&c->w->replies, &m, &job->peer); /* one that finds no room is no loss */
+        *told_ms = now;
     }
-    return atomic_load(&p->c->w->vitals.interrupt);
+    return atomic_load(&c->w->vitals.interrupt);
+}
+
+static int tell(struct progress *p, const char *what, uint64_t done, uint64_t total)
+{
+    return compute_progress(p->c, p->job, what, done, total, &p->told_ms);
 }
 
 static int on_progress(void *context, uint64_t done, uint64_t total)
@@ -261,17 +268,59 @@ static int admit(const struct worker *w, const char *name, const struct stage_op
     return 0;
 }
 
+static int shelf_at_hand(struct holding *h, struct error *err)
+{
+    return h->shelf ? 0 : shelf_create(h->model, &h->shelf, err);
+}
+
+/* What the blocks that are on the shelf, but for first to last, hold of whole pages is for others to fetch, as far as so many
+ * bytes go. Without memory for it others compute it. */
+static void leave(struct compute *c, uint32_t first_block, uint32_t last_block, uint64_t bytes)
+{
+    struct holding *h = &c->holding;
+    struct left_pages *pages = NULL;
+    struct leaving *kv = NULL;
+    uint64_t older = left_bytes(c->w->left);
+    if (older > bytes)
+        left_forget(c->w->left);
+    else
+        bytes -= older;
+    if (!h->held || !h->table || left_pages_create(h->held, h->table, first_block, last_block, &pages))
+        return;
+    if (shelf_take_leaving(h->shelf, first_block, last_block, bytes, &kv, NULL))
+        left_pages_destroy(pages);
+    else
+        left_add(c->w->left, model_info(h->model)->fingerprint, pages, kv);
+}
+
+void compute_leave(struct compute *c, const struct control_message *unload)
+{
+    struct holding *h = &c->holding;
+    bool wanted = unload->u.unload.leave;
+    if (wanted && h->model && !shelf_at_hand(h, NULL)) {
+        disconnect(c);
+        if (h->stage)
+            shelf_put(h->shelf, h->stage);
+        h->stage = NULL;
+        leave(c, 1, 0, c->w->admitted_bytes);
+    }
+    left_turn(c->w->left, unload->epoch, wanted);
+    compute_unload(c);
+}
+
 /* The weights that are in memory go on the shelf, as far as they are of this model and the new stage needs them; all
  * else of the old stage ends. Takes over m. */
-static int clear_for(struct holding *h, struct model *m, const struct stage_options *o, struct error *err)
+static int clear_for(struct compute *c, const struct control_message *load, struct model *m,
+                     const struct stage_options *o, uint64_t spare_bytes, struct error *err)
 {
+    struct holding *h = &c->holding;
     if (!same_model(h, m)) {
         holding_free(h);
         h->model = m;
     } else {
         model_close(m);
     }
-    int rc = h->shelf ? 0 : shelf_create(h->model, &h->shelf, err);
+    int rc = shelf_at_hand(h, err);
     if (!rc && h->stage) {
         shelf_put(h->shelf, h->stage);
         h->stage = NULL;
@@ -279,6 +328,11 @@ static int clear_for(struct holding *h, struct model *m, const struct stage_opti
     holding_end_stage(h);
     if (rc)
         return rc;
+    if (load->u.load.leave)
+        leave(c, o->first_block, o->last_block, spare_bytes);
+    left_turn(c->w->left, load->epoch, load->u.load.leave);
+    if (h->held) /* at once: if the load is stopped on its way, the blocks that left are known to be gone */
+        held_pages_stage(h->held, o->first_block, o->last_block);
     shelf_keep_only(h->shelf, o->first_block, o->last_block);
     shelf_keep_kv(h->shelf, o->kv, o->kv_pages);
     return 0;
@@ -338,6 +392,7 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, uint
     *read = 0;
     if (same_stage(h, m, &o)) {
         model_close(m);
+        left_turn(c->w->left, load->epoch, load->u.load.leave);
     } else {
         struct stage_memory need;
         struct progress progress = {.c = c, .job = job};
@@ -346,7 +401,9 @@ static int hold(struct compute *c, const struct mail *job, struct model *m, uint
             model_close(m);
             return rc;
         }
-        if ((rc = clear_for(h, m, &o, err)))
+        uint64_t spare = c->w->admitted_bytes - need.total; /* beside the rows that it keeps */
+        spare -= load->u.load.keep_bytes < spare ? load->u.load.keep_bytes : spare;
+        if ((rc = clear_for(c, load, m, &o, spare, err)))
             return rc;
         o.progress = on_progress;
         o.progress_context = &progress;
@@ -387,7 +444,7 @@ static void tell_held(const struct holding *h, struct control_message *m)
     m->u.loaded.kept_count = count > 0 ? (uint32_t)count : 0;
 }
 
-static void announce(struct compute *c, const struct mail *job, uint64_t read)
+static void announce(struct compute *c, const struct mail *job, uint64_t read, uint64_t fetched)
 {
     const struct holding *h = &c->holding;
     const struct stage_options *o = stage_options(h->stage);
@@ -399,6 +456,7 @@ static void announce(struct compute *c, const struct mail *job, uint64_t read)
     m.u.loaded.buffers_bytes = h->memory.buffers;
     m.u.loaded.total_bytes = h->memory.total;
     m.u.loaded.read_bytes = read;
+    m.u.loaded.fetched_bytes = fetched;
     tell_held(h, &m);
     struct control_loaded_stage loaded = {
         .fingerprint = model_info(h->model)->fingerprint,
@@ -420,7 +478,7 @@ void compute_load(struct compute *c, const struct mail *job)
     const struct control_message *load = &job->message;
     struct model *m = NULL;
     struct error err = {0};
-    uint64_t read = 0;
+    uint64_t read = 0, fetched = 0;
     int64_t start = clock_ms();
     if (c->draining) {
         error_set(&err, ERR_CANCELLED, "this worker is shutting down");
@@ -435,6 +493,8 @@ void compute_load(struct compute *c, const struct mail *job)
         atomic_store(&c->w->vitals.state, WORKER_LOADING);
         rc = hold(c, job, m, &read, &err);
     }
+    if (!rc)
+        fetched = compute_fetch_pages(c, job);
     if (!rc && load->u.load.has_next)
         rc = link_connect(c->w->hub, PLANE_DATA, load->u.load.next.endpoint, load->u.load.next.public_key, &c->next,
                           &err);
@@ -461,5 +521,5 @@ void compute_load(struct compute *c, const struct mail *job)
     log_info("epoch %llu: stage %u of %u, blocks %u-%u of %s, %s in %lld ms", (unsigned long long)load->epoch,
              load->u.load.stage, load->u.load.stages, load->u.load.first_block, load->u.load.last_block,
              load->u.load.model, text, (long long)(clock_ms() - start));
-    announce(c, job, read);
+    announce(c, job, read, fetched);
 }

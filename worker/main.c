@@ -16,6 +16,7 @@
 #include "engine/kernels/ops.h"
 #include "proto/discovery.h"
 #include "worker/join.h"
+#include "worker/left.h"
 #include "worker/slices.h"
 #include "worker/worker.h"
 
@@ -179,11 +180,13 @@ static int run(struct worker *w, struct error *err)
         (rc = mailbox_open(&w->jobs, err)) || (rc = mailbox_open(&w->replies, err)))
         goto done;
     catch_signals(w->replies.waker);
-    if ((rc = open_sockets(w, err)) || (rc = slices_start(w, &w->slices, err)))
+    if ((rc = open_sockets(w, err)) || (rc = left_create(&w->left, err)) ||
+        (rc = slices_start(w, &w->slices, err)))
         goto done;
     rc = serve(w, err);
 done:
     slices_stop(w->slices);
+    left_destroy(w->left);
     link_close(w->weights, 0);
     link_close(w->data, 100);
     link_close(w->control, 200);

@@ -9,6 +9,7 @@
 #include "execution/throttle.h"
 #include "proto/activation.h"
 #include "worker/compute.h"
+#include "worker/left.h"
 
 static int encode_result(struct compute *c, const struct frame_work *w, uint32_t trace_count, struct error *err)
 {
@@ -120,6 +121,8 @@ static int run(struct compute *c, const struct frame_work *w, const struct batch
     for (uint32_t s = 0; s < w->span_count; s++)
         shape.past = w->spans[s].first > shape.past ? w->spans[s].first : shape.past;
     int64_t started_ns = clock_ns();
+    if (w->filled)
+        left_forget(c->w->left);
     if (w->filled && c->holding.rows)
         kept_rows_free(c->holding.rows);
     int rc = micro_batch_apply(w, place, c->spans, err);

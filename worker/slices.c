@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "worker/compute.h"
+#include "worker/left.h"
 #include "worker/slices_state.h"
 
 #define WAIT_MS 100
@@ -27,9 +28,9 @@ int slices_send(struct slices *s, struct link *link, const struct link_peer *to,
         struct link_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
         rc = link_send(link, to, parts, f->raw_bytes ? 2 : 1, &err);
     }
-    if (!rc)
+    if (!rc && f->kind == WEIGHTS_PIECE)
         atomic_fetch_add(&s->w->vitals.weights_out, f->raw_bytes);
-    else if (rc != ERR_BUSY)
+    else if (rc && rc != ERR_BUSY)
         log_debug("weights: %s", err.text);
     buffer_free(&header);
     return rc;
@@ -155,6 +156,16 @@ static void serve_one(struct slices *s, const struct weights_frame *question, co
     slices_send(s, s->w->weights, from, &reply);
 }
 
+/* A page of a block that another worker has taken over. */
+static void serve_page(struct slices *s, const struct weights_frame *want, const struct link_peer *from)
+{
+    struct weights_frame reply;
+    struct buffer raw = {0};
+    left_answer(s->w->left, want, &reply, &raw);
+    slices_send(s, s->w->weights, from, &reply);
+    buffer_free(&raw);
+}
+
 /* ---- The thread --------------------------------------------------------------------------------------------------- */
 
 static void take_frame(struct slices *s, struct source_link *from, const struct link_message *in, int64_t now_ms)
@@ -172,6 +183,8 @@ static void take_frame(struct slices *s, struct source_link *from, const struct 
     bool question = f.kind == WEIGHTS_ASK || f.kind == WEIGHTS_WANT;
     if (!from && f.kind == WEIGHTS_OFFER)
         take_offer(s, &f, &in->from, now_ms);
+    else if (!from && f.kind == WEIGHTS_PAGE_WANT)
+        serve_page(s, &f, &in->from);
     else if (!from && question)
         serve_one(s, &f, &in->from, now_ms);
     else if (!question && (from || !strcmp(in->from.public_key, s->job_key)))

@@ -1,5 +1,6 @@
 /* Weights of a model that lies in no model folder: the slice that a stage needs is received from the coordinator and from
- * other workers, kept in the cache folder, and proven before it is used.
+ * other workers, kept in the cache folder, and proven before it is used. KV pages of blocks that went to other workers are
+ * handed to them here too (left.h).
  *
  * A thread of its own owns the weights plane's sockets and the store: it answers others' questions while the compute
  * thread computes, and receives while the compute thread loads what is already there. The compute thread asks through the

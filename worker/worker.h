@@ -40,6 +40,7 @@ struct worker {
     struct link *data;             /* compute thread's once it runs */
     struct link *weights;          /* weights thread's once it runs */
     struct slices *slices;
+    struct left *left;             /* pages of blocks that others have now; its own lock */
     struct mailbox jobs;           /* control → compute */
     struct mailbox replies;        /* compute → control */
     struct vitals vitals;

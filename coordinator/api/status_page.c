@@ -124,6 +124,20 @@ static json_t *links_json(const struct runner_status *st)
     return links;
 }
 
+/* Seconds by each way to go on after the last change of stages, null where it was none, and which one was taken. */
+static json_t *forecast_json(const struct refill_forecast *f)
+{
+    json_t *o = json_object();
+    const double seconds[] = {f->fetched, f->filled, f->computed};
+    static const char *const names[] = {"fetching", "re-sending", "computing again"};
+    const char *choice = refill_forecast_choice(f);
+    for (int i = 0; o && i < 3; i++)
+        json_object_set_new(o, names[i], *choice && seconds[i] >= 0 ? json_real(seconds[i]) : json_null());
+    if (o)
+        json_object_set_new(o, "chosen", *choice ? json_string(choice) : json_null());
+    return o;
+}
+
 static json_t *stages_json(const struct runner_status *st)
 {
     json_t *stages = json_array();
@@ -170,6 +184,8 @@ void status_handle(struct api_server *s, struct http_call *call)
         json_object_set_new(root, "replay_tokens",
                             json_pack("{s:I, s:I, s:I}", "kept", (json_int_t)st.replay_kept, "resent",
                                       (json_int_t)st.replay_resent, "computed", (json_int_t)st.replay_computed));
+        json_object_set_new(root, "replay_fetched_bytes", json_integer((json_int_t)st.replay_fetched_bytes));
+        json_object_set_new(root, "replay_predicted", forecast_json(&st.replay_forecast));
         json_object_set_new(root, "stages", stages_json(&st));
         json_object_set_new(root, "nodes", nodes_json(&st));
         json_object_set_new(root, "links", links_json(&st));

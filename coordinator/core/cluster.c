@@ -209,6 +209,7 @@ static void on_message(struct cluster *c, uint32_t node, const struct control_me
         m->node.state = NODE_LOADED;
         m->node.stage_bytes = msg->u.loaded.total_bytes;
         m->node.read_bytes = msg->u.loaded.read_bytes;
+        m->node.fetched_bytes = msg->u.loaded.fetched_bytes;
         m->node.has_loaded = true;
         m->node.loaded = (struct control_loaded_stage){.fingerprint = c->fingerprint,
                                                        .first_block = m->node.first_block,
@@ -385,6 +386,7 @@ int cluster_step(struct cluster *c, const struct cluster_event *event, int64_t n
             memcpy(c->stages, event->load->stages, event->load->stage_count * sizeof *c->stages);
             c->load.stages = c->stages;
             cluster_start_loading(c, now_us);
+            c->load.page_count = 0;
         }
         break;
     case CLUSTER_UNPLANNED:

@@ -100,6 +100,10 @@ struct cluster_load {
     uint32_t kv_type, kv_pages, max_tokens, max_context, max_sequences;
     uint64_t keep_bytes;                /* of rows that a stage may keep, to send them again */
     bool inexact;                       /* float prefill may use OpenBLAS */
+    uint32_t page_count;                /* KV pages, and the running token hash after each, that nodes which take over
+                                           blocks may fetch from those that had them; borrowed during the step */
+    const uint32_t *pages;
+    const uint64_t *hashes;
 };
 
 enum cluster_event_kind {
@@ -193,6 +197,7 @@ struct cluster_node {
     uint32_t stage, first_block, last_block;
     uint64_t stage_bytes;               /* it says it holds */
     uint64_t read_bytes;                /* of weights that it read for that, the rest it had */
+    uint64_t fetched_bytes;             /* of KV pages that it took over from other nodes */
 };
 
 /* Whether a plan may use it now: it is there, was measured, and nothing speaks against it. */

@@ -54,7 +54,8 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
     struct cluster *c = mem_zalloc(1, sizeof *c);
     if (!c || !(c->members = mem_zalloc(n, sizeof *c->members)) ||
         !(c->pairs = mem_zalloc(pair_count, sizeof *c->pairs)) || !(c->keys = mem_zalloc(n + 1, sizeof *c->keys)) ||
-        !(c->stages = mem_zalloc(n, sizeof *c->stages))) {
+        !(c->stages = mem_zalloc(n, sizeof *c->stages)) || !(c->fetch = mem_zalloc(2 * n, sizeof *c->fetch)) ||
+        !(c->fetch_from = mem_zalloc(2 * n, sizeof *c->fetch_from))) {
         cluster_destroy(c);
         return error_set(err, ERR_NOMEM, "out of memory for a cluster of %u nodes", n);
     }
@@ -125,6 +126,8 @@ void cluster_destroy(struct cluster *c)
     mem_free(c->pairs);
     mem_free(c->keys);
     mem_free(c->stages);
+    mem_free(c->fetch);
+    mem_free(c->fetch_from);
     mem_free(c);
 }
 

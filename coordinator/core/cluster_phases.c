@@ -176,9 +176,72 @@ static bool measure_links(struct cluster *c, int64_t now_us)
     return done;
 }
 
+/* The node that had a block when all was well and still answers, if another one is to have it now; else NULL. */
+static struct member *had_before(struct cluster *c, uint32_t block, const struct member *now)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct member *m = &c->members[i];
+        if (m->had && block >= m->had_first && block <= m->had_last && m->node.welcomed)
+            return m != now && m->node.weights_port && m->node.kernels_version == now->node.kernels_version ? m : NULL;
+    }
+    return NULL;
+}
+
+/* What a stage's node may fetch from those that had its blocks, as entries from c->fetch[at] on; returns how many. */
+static uint32_t list_fetches(struct cluster *c, const struct cluster_stage *s, uint32_t at)
+{
+    const struct cluster_load *load = &c->load;
+    uint32_t first = at;
+    const struct member *last = NULL;
+    for (uint32_t b = s->first_block; b <= s->last_block && load->page_count; b++) {
+        struct member *from = had_before(c, b, &c->members[s->node]);
+        if (from && from == last) {
+            c->fetch[at - 1].last_block = b;
+        } else if (from && at < 2 * c->member_count &&
+                   (uint64_t)(at - first + 1) * load->page_count <= FRAME_HELD_PAGES_MAX) {
+            /* The lists are only read. */
+            c->fetch[at] = (struct control_held){b, b, load->page_count, (uint32_t *)load->pages, (uint64_t *)load->hashes};
+            struct control_neighbour *n = &c->fetch_from[at++];
+            snprintf(n->name, sizeof n->name, "%s", from->node.name);
+            snprintf(n->public_key, sizeof n->public_key, "%s", from->node.public_key);
+            cluster_weights_endpoint(c, (uint32_t)(from - c->members), n->endpoint, sizeof n->endpoint);
+            from->leaves = true;
+        } else {
+            from = NULL;
+        }
+        last = from;
+    }
+    return at - first;
+}
+
+static void unload(struct cluster *c, uint32_t node)
+{
+    struct member *m = &c->members[node];
+    struct control_message *message = &cluster_act(c, CLUSTER_SEND, node)->message;
+    message->kind = CONTROL_UNLOAD; /* room for others; nothing is awaited */
+    message->u.unload.leave = m->leaves;
+    m->node.has_loaded = false;
+}
+
+/* All is well: nobody fetches any more, and this is what each node has. */
+static void note_ready(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct member *m = &c->members[i];
+        bool left = m->leaves && !m->node.has_stage && m->node.welcomed;
+        m->leaves = false;
+        if (left)
+            unload(c, i);
+        m->had = m->node.has_stage;
+        m->had_first = m->node.first_block;
+        m->had_last = m->node.last_block;
+    }
+}
+
 void cluster_start_loading(struct cluster *c, int64_t now_us)
 {
     const struct cluster_load *load = &c->load;
+    uint32_t fetches[CLUSTER_NODES_MAX], listed = 0;
     if (c->goal == CLUSTER_PLAN) {
         c->phase = CLUSTER_IS_READY;
         cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX);
@@ -197,13 +260,14 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
         n->first_block = c->stages[s].first_block;
         n->last_block = c->stages[s].last_block;
     }
+    for (uint32_t s = 0; s < load->stage_count; s++)
+        listed += fetches[s] = list_fetches(c, &c->stages[s], listed);
     for (uint32_t i = 0; i < c->member_count; i++) {
-        struct cluster_node *n = &c->members[i].node;
-        if (!n->has_stage && n->has_loaded && n->welcomed) {
-            cluster_act(c, CLUSTER_SEND, i)->message.kind = CONTROL_UNLOAD; /* room for others; nothing is awaited */
-            n->has_loaded = false;
-        }
+        const struct cluster_node *n = &c->members[i].node;
+        if (!n->has_stage && (n->has_loaded || c->members[i].leaves) && n->welcomed)
+            unload(c, i);
     }
+    listed = 0;
     for (uint32_t s = 0; s < load->stage_count; s++) {
         struct control_message *m = ask(c, c->stages[s].node, CONTROL_LOAD, NODE_LOADING, now_us + c->quiet_us);
         snprintf(m->u.load.model, sizeof m->u.load.model, "%s", c->model);
@@ -220,6 +284,11 @@ void cluster_start_loading(struct cluster *c, int64_t now_us)
         m->u.load.codec = c->stages[s].codec ? c->stages[s].codec : CODEC_F32;
         m->u.load.inexact = load->inexact;
         m->u.load.keep_bytes = load->keep_bytes;
+        m->u.load.leave = c->members[c->stages[s].node].leaves;
+        m->u.load.fetch_count = fetches[s];
+        m->u.load.fetch = &c->fetch[listed];
+        m->u.load.fetch_from = &c->fetch_from[listed];
+        listed += fetches[s];
         const char *previous = s ? c->members[c->stages[s - 1].node].node.public_key : c->coordinator_key;
         snprintf(m->u.load.previous_key, sizeof m->u.load.previous_key, "%s", previous);
         snprintf(m->u.load.coordinator_key, sizeof m->u.load.coordinator_key, "%s", c->coordinator_key);
@@ -276,6 +345,7 @@ void cluster_advance(struct cluster *c, int64_t now_us)
             m->node.state = NODE_READY;
             m->ready_beat = m->beat;
         }
+        note_ready(c);
         cluster_act(c, CLUSTER_REACHED, CLUSTER_NODES_MAX)->done =
             c->interrupted ? (uint64_t)(now_us - c->interrupted_at) : 0;
         c->recoveries += c->interrupted;

@@ -116,7 +116,7 @@ static void take_out(struct cluster *c, struct member *m, enum node_state state,
     m->unanswered_since = 0;
     m->greet_at = NEVER;
     if (cluster_recovers(c))
-        m->node.welcomed = m->node.has_loaded = false; /* it has to say again who it is and what it holds */
+        m->node.welcomed = m->node.has_loaded = m->leaves = false; /* it has to say again who it is and what it holds */
     if (cluster_recovers(c) && m->node.linked)
         m->greet_at = c->now_us + (state == NODE_LOST ? GREET_AGAIN_US : GREET_REFUSED_US);
     snprintf(m->node.detail, sizeof m->node.detail, "%s", why);

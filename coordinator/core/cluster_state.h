@@ -22,6 +22,9 @@ struct member {
     int64_t greet_at;         /* when to say Hello again to a lost one; NEVER */
     int64_t shunned_until;    /* no plan uses it before; 0: not shunned */
     uint32_t failures;        /* since its Welcome */
+    bool had;                 /* blocks had_first to had_last, in the epoch that was ready last */
+    uint32_t had_first, had_last;
+    bool leaves;              /* others were told, since then, to fetch pages from it */
     uint64_t ready_beat;      /* the last heartbeat sent when its stage became ready */
 };
 
@@ -54,6 +57,8 @@ struct cluster {
     char outage[FRAME_TEXT_MAX];
     struct cluster_load load;
     struct cluster_stage *stages; /* load.stages */
+    struct control_held *fetch;   /* of the load messages of this step, and from whom; room for 2 · member_count */
+    struct control_neighbour *fetch_from;
     uint32_t member_count, pair_count;
     struct member *members;
     struct pair *pairs;       /* every unordered pair of nodes */

@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/units.h"
 #include "coordinator/core/pipeline_remote.h"
 #include "coordinator/core/runner_state.h"
 #include "coordinator/core/slowness.h"
@@ -45,11 +44,25 @@ static int answer_plan(struct runner *r, struct error *err)
     struct cluster_stage stages[PLAN_MAX_DEVICES];
     struct cluster_load load;
     struct error why = {0};
+    uint32_t most = r->kv_pages < FRAME_PAGES_MAX ? r->kv_pages : FRAME_PAGES_MAX, *pages = NULL;
+    uint64_t *hashes = NULL;
     runner_enter_phase(r, RUNNER_PLANNING);
     int rc = bring_up_plan(r, &load, stages, &why);
     struct cluster_event event = rc ? (struct cluster_event){.kind = CLUSTER_UNPLANNED, .error = &why}
                                     : (struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load};
-    return step(r, &event, err);
+    r->forecast = (struct refill_forecast){-1, -1, -1};
+    if (!rc && r->scheduler && (pages = mem_resize(NULL, most, sizeof *pages)) &&
+        (hashes = mem_resize(NULL, most, sizeof *hashes))) { /* else all that moves is filled in */
+        uint32_t running;
+        load.page_count = scheduler_pages(r->scheduler, most, pages, hashes, &running);
+        load.pages = pages;
+        load.hashes = hashes;
+        refill_decide(r, &load, running, &r->forecast);
+    }
+    rc = step(r, &event, err);
+    mem_free(pages);
+    mem_free(hashes);
+    return rc;
 }
 
 static int open_data(struct runner *r, uint64_t epoch, uint32_t first, uint32_t last, struct error *err)
@@ -110,65 +123,6 @@ static void close_data(struct runner *r)
     }
 }
 
-static void add_count(char *text, size_t size, uint32_t count, const char *what)
-{
-    size_t at = strlen(text);
-    if (count)
-        snprintf(text + at, size - at, "%s%u %s", at ? ", " : "", count, what);
-}
-
-/* "; 3 sequences: 2 re-sent from stage 1, 1 computed again" */
-static void tell_sequences(const struct scheduler_restored *s, char *text, size_t size)
-{
-    char parts[120] = "", from[32];
-    text[0] = 0;
-    if (!s->sequences)
-        return;
-    if (s->from_stage == UINT32_MAX)
-        snprintf(from, sizeof from, "filled in");
-    else
-        snprintf(from, sizeof from, "re-sent from stage %u", s->from_stage);
-    add_count(parts, sizeof parts, s->kept, "kept");
-    add_count(parts, sizeof parts, s->resent, from);
-    add_count(parts, sizeof parts, s->computed, "computed again");
-    snprintf(text, size, "; %u sequence%s: %s", s->sequences, s->sequences == 1 ? "" : "s", parts);
-}
-
-/* Blocks that are on another node than before, and weights that had to be read for that. */
-static void tell_recovery(struct runner *r)
-{
-    char where[400] = "", read[UNITS_TEXT];
-    uint32_t moved = 0, blocks = 0;
-    uint64_t bytes = 0;
-    for (uint32_t s = 0; s < r->layout.stages; s++) {
-        const struct cluster_stage *now = &r->layout.stage[s];
-        const struct cluster_node *node = cluster_node_at(r->cluster, now->node);
-        uint32_t kept = 0;
-        for (uint32_t o = 0; o < r->old_layout.stages; o++) {
-            const struct cluster_stage *old = &r->old_layout.stage[o];
-            uint32_t from = now->first_block > old->first_block ? now->first_block : old->first_block,
-                     to = now->last_block < old->last_block ? now->last_block : old->last_block;
-            if (old->node == now->node && from <= to)
-                kept += to - from + 1;
-        }
-        blocks += now->last_block - now->first_block + 1;
-        moved += now->last_block - now->first_block + 1 - kept;
-        bytes += node->read_bytes;
-        size_t at = strlen(where);
-        snprintf(where + at, sizeof where - at, "%s%.40s %u-%u", s ? ", " : "", node->name, now->first_block,
-                 now->last_block);
-    }
-    struct scheduler_counts counts;
-    char how[160];
-    scheduler_count(r->scheduler, &counts);
-    units_bytes_text(bytes, read);
-    tell_sequences(&r->restored, how, sizeof how);
-    log_warn("works again after %.2f s: %u stage%s (%s); %u of %u blocks moved, %s of weights read; %u request%s go%s on%s",
-             r->recovery_seconds, r->layout.stages, r->layout.stages == 1 ? "" : "s", where, moved, blocks, read,
-             counts.running + counts.queued, counts.running + counts.queued == 1 ? "" : "s",
-             counts.running + counts.queued == 1 ? "es" : "", how);
-}
-
 static void note_layout(struct runner *r)
 {
     r->old_layout = r->layout;
@@ -207,7 +161,7 @@ static int reach(struct runner *r, const struct cluster_action *a, struct error 
     r->fruitful = false;
     if (r->came_to_serve) {
         r->recovery_seconds = (double)a->done / 1e6;
-        tell_recovery(r);
+        runner_tell_recovery(r);
         runner_reopen(r);
         runner_enter_phase(r, RUNNER_READY);
     }

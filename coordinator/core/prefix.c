@@ -246,6 +246,16 @@ void prefix_review(struct prefix_cache *c, int (*judge)(void *context, uint32_t 
     }
 }
 
+uint32_t prefix_list(const struct prefix_cache *c, uint32_t most, uint32_t *pages, uint64_t *hashes)
+{
+    uint32_t count = 0;
+    for (uint32_t page = c->newest; page != NONE && count < most; page = c->kept[page].older) {
+        pages[count] = page;
+        hashes[count++] = c->kept[page].hash;
+    }
+    return count;
+}
+
 void prefix_drop_marked(struct prefix_cache *c)
 {
     for (uint32_t page = c->newest, older; page != NONE; page = older) {

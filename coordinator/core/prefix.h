@@ -36,6 +36,8 @@ void prefix_clear(struct prefix_cache *c);
  * before (0), that it can be shared but has gaps of some kind that must be filled first (a mark, 1 to 255), or that it is
  * to be forgotten (negative). */
 void prefix_review(struct prefix_cache *c, int (*judge)(void *context, uint32_t page, uint64_t hash), void *context);
+/* Kept pages and the running hash after each, the most recently used ones, at most so many; returns how many. */
+uint32_t prefix_list(const struct prefix_cache *c, uint32_t most, uint32_t *pages, uint64_t *hashes);
 /* Pages that still have a mark are forgotten. */
 void prefix_drop_marked(struct prefix_cache *c);
 /* What prefix_share would find, without taking it. */

@@ -150,3 +150,29 @@ enum refill_verdict refill_page(const struct refill *r, uint32_t page, uint64_t 
     }
     return none ? REFILL_WHOLE : all ? REFILL_NOTHING : REFILL_PART;
 }
+
+void refill_seconds(const struct refill *r, const struct refill_rates *rates, uint32_t page_tokens, const uint32_t *pages,
+                    const uint64_t *hashes, uint32_t count, double *filled, double *computed)
+{
+    double stage[PLAN_MAX_DEVICES] = {0}, link[PLAN_MAX_DEVICES] = {0};
+    struct frame_share shares[PLAN_MAX_DEVICES];
+    *filled = *computed = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        enum refill_verdict verdict = refill_page(r, pages[i], hashes[i], shares);
+        for (uint32_t s = 0; s < r->stage_count && verdict != REFILL_WHOLE; s++) {
+            const struct cluster_stage *all = &r->stages[s];
+            bool nothing = verdict == REFILL_NOTHING, sends = nothing ? s + 1 < r->stage_count : shares[s].send;
+            uint32_t blocks = nothing ? all->last_block + 1 - all->first_block : shares[s].end_block - shares[s].first_block;
+            stage[s] += page_tokens * blocks * rates->block_seconds[s];
+            link[s] += sends ? page_tokens * rates->row_seconds[s] : 0;
+        }
+    }
+    for (uint32_t s = 0; s < r->stage_count; s++) {
+        double tokens = (double)count * page_tokens,
+               whole = tokens * (r->stages[s].last_block + 1 - r->stages[s].first_block) * rates->block_seconds[s],
+               rows = s + 1 < r->stage_count ? tokens * rates->row_seconds[s] : 0, busy = stage[s] > link[s] ? stage[s] : link[s];
+        *filled = busy > *filled ? busy : *filled;
+        *computed = whole > *computed ? whole : *computed;
+        *computed = rows > *computed ? rows : *computed;
+    }
+}

@@ -35,4 +35,13 @@ enum refill_verdict {
 /* For a page that must stand for the tokens of this running hash. */
 enum refill_verdict refill_page(const struct refill *r, uint32_t page, uint64_t hash, struct frame_share *shares);
 
+struct refill_rates { /* by stage */
+    double block_seconds[FRAME_STAGES_MAX]; /* one block, one token, in chunks */
+    double row_seconds[FRAME_STAGES_MAX];   /* one token's row to the next stage */
+};
+/* Seconds of the busiest stage or link until every block holds these pages, as refill_page says, and if all of it were
+ * computed from the tokens. */
+void refill_seconds(const struct refill *r, const struct refill_rates *rates, uint32_t page_tokens, const uint32_t *pages,
+                    const uint64_t *hashes, uint32_t count, double *filled, double *computed);
+
 #endif

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "coordinator/core/refill_forecast.h"
 #include "coordinator/core/request.h"
 #include "coordinator/core/schedule.h"
 #include "engine/model/model.h"
@@ -200,6 +201,8 @@ struct runner_status {
     uint32_t microbatches, microbatches_max; /* in flight */
     uint64_t prefix_hits, prefix_misses;      /* requests that began on kept pages, and those that found none */
     uint64_t replay_kept, replay_resent, replay_computed; /* tokens of sequences that lived through a change of stages */
+    uint64_t replay_fetched_bytes;            /* of KV pages that went with their blocks to other nodes */
+    struct refill_forecast replay_forecast;   /* of the last change */
     uint64_t preempted;                       /* times a request had to make room for others and was computed again */
     struct scheduler_batches batches;         /* micro-batches by size */
     uint64_t tokens_in, tokens_out, requests_done, requests_failed, requests_cancelled;

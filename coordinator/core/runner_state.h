@@ -12,6 +12,7 @@
 #include "coordinator/core/planning.h"
 #include "coordinator/core/rebalance.h"
 #include "coordinator/core/refill.h"
+#include "coordinator/core/refill_forecast.h"
 #include "coordinator/core/roster.h"
 #include "coordinator/core/runner.h"
 #include "coordinator/core/schedule.h"
@@ -80,6 +81,8 @@ struct runner {
     uint32_t groups;                  /* micro-batches that decoding sequences are dealt into */
     struct refill *refill;            /* what stages hold when they have loaded; NULL before the first were ready */
     struct scheduler_restored restored; /* by the last recovery */
+    struct refill_forecast forecast;  /* and what that was expected to take */
+    uint64_t fetched_bytes;           /* of KV pages, by nodes that took over blocks, since the start */
     struct stage_meter *meter;
     int64_t next_deadline;            /* of any request */
 
@@ -132,6 +135,9 @@ int replan_possible(const struct runner *r, struct error *err);
 bool replan_gain(struct runner *r, double *gain);
 /* Each worker is told, with its next heartbeat, what its stage takes and what was expected of it. */
 void replan_tell_pace(struct runner *r);
+
+/* recovery_line.c: stages have changed; r->layout and r->old_layout are the new ones and those before. */
+void runner_tell_recovery(struct runner *r);
 
 /* loop.c: one round over everything that can be done without waiting; then the wait. */
 int loop_pass(struct runner *r, struct error *err);

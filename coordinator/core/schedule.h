@@ -80,6 +80,9 @@ struct scheduler_restored {
     uint32_t from_stage;                        /* the first stage whose kept rows serve; of `resent` ones */
     uint64_t kept_tokens, resent_tokens, computed_tokens;
 };
+/* After scheduler_restart: whole pages that sequences would go on from, those of the ones that ran (*running of them, where
+ * that is not NULL) first, and the running token hash after each; at most so many. Returns how many. */
+uint32_t scheduler_pages(const struct scheduler *s, uint32_t most, uint32_t *pages, uint64_t *hashes, uint32_t *running);
 /* After scheduler_restart: what the new stages hold. Sequences that begin go on from there, and gaps are filled with as
  * little computing as possible. NULL, or if this is not called: from nothing. */
 void scheduler_restore(struct scheduler *s, const struct refill *how, struct scheduler_restored *out);

@@ -27,6 +27,19 @@ void scheduler_restart(struct scheduler *s)
     s->unproven = true;
 }
 
+uint32_t scheduler_pages(const struct scheduler *s, uint32_t most, uint32_t *pages, uint64_t *hashes, uint32_t *running)
+{
+    uint32_t count = prefix_list(s->pages, most, pages, hashes), sum = 0, known;
+    for (uint32_t i = 0; i < s->queued; i++)
+        if (s->queue[i].rank && request_tokens(s->queue[i].request, &known) && known) {
+            uint32_t own = (known - 1) / s->o.page_tokens; /* shared ones count for each: nearly right */
+            sum += own < count - sum ? own : count - sum;
+        }
+    if (running)
+        *running = sum;
+    return count;
+}
+
 /* ---- What is held ------------------------------------------------------------------------------------------------ */
 
 struct judging {

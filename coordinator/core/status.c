@@ -97,6 +97,8 @@ static int fill(struct runner *r, struct runner_status *s, struct error *err)
     s->replay_kept = counts.replay_kept;
     s->replay_resent = counts.replay_resent;
     s->replay_computed = counts.replay_computed;
+    s->replay_fetched_bytes = r->fetched_bytes;
+    s->replay_forecast = s->recoveries ? r->forecast : (struct refill_forecast){-1, -1, -1};
     s->batches = counts.batches;
     s->microbatches = counts.in_flight;
     s->microbatches_max = counts.in_flight_max;

@@ -314,6 +314,15 @@ int sequence_page_copied(struct sequence_table *t, uint32_t src, uint32_t dst, u
     return 0;
 }
 
+int sequence_page_adopt(struct sequence_table *t, uint32_t page, const uint64_t hashes[])
+{
+    if (page >= t->page_total)
+        return ERR_FORMAT;
+    memcpy(t->pages[page].hash, hashes, sizeof t->pages[page].hash);
+    t->pages[page].filled = KV_PAGE_TOKENS;
+    return 0;
+}
+
 const uint64_t *sequence_page(const struct sequence_table *t, uint32_t page, uint32_t *filled)
 {
     if (page >= t->page_total)

@@ -56,6 +56,8 @@ void sequence_release_all(struct sequence_table *t); /* what pages stand for sta
 void sequence_clear(struct sequence_table *t); /* all of them, and what pages stand for */
 /* Page dst now stands for the first `count` positions that src stands for (the stage copies the bytes). */
 int sequence_page_copied(struct sequence_table *t, uint32_t src, uint32_t dst, uint32_t count);
+/* Page now stands for the whole page of positions with these running hashes (the stage has the bytes from elsewhere). */
+int sequence_page_adopt(struct sequence_table *t, uint32_t page, const uint64_t hashes[]);
 /* The running hashes after each of a page's *filled positions; NULL for a page that is none of ours. */
 const uint64_t *sequence_page(const struct sequence_table *t, uint32_t page, uint32_t *filled);
 const struct sequence *sequence_find(const struct sequence_table *t, uint32_t sequence);

@@ -73,6 +73,11 @@ struct kv_cache *shelf_kv(struct shelf *s, enum kv_type type, uint32_t pages)
     return s && s->kv.type == type && s->kv.pages == pages ? &s->kv : NULL;
 }
 
+struct kv_cache *shelf_kv_any(struct shelf *s)
+{
+    return &s->kv;
+}
+
 void shelf_keep_only(struct shelf *s, uint32_t first_block, uint32_t last_block)
 {
     clear(s, first_block, last_block);

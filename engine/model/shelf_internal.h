@@ -10,6 +10,7 @@
 bool shelf_has_block(const struct shelf *s, uint32_t block);
 /* For kv_cache_create; NULL for a NULL shelf, or when the pages there are of another kind. */
 struct kv_cache *shelf_kv(struct shelf *s, enum kv_type type, uint32_t pages);
+struct kv_cache *shelf_kv_any(struct shelf *s); /* whatever kind they are; not NULL */
 bool shelf_has_embedding(const struct shelf *s);
 bool shelf_has_head(const struct shelf *s, bool shares_embedding);
 /* What is there (see above) becomes the caller's. tied: the matrix a head shares, else NULL. */

@@ -190,18 +190,17 @@ int stage_create(const struct model *m, const struct stage_options *o, struct st
             (failed = rope_create(m, use, o->max_context, &s->ropes[use], err)) < 0)
             goto fail;
     }
-    if ((failed = load(s, err)) < 0) {
-        if (!o->shelf)
-            goto fail;
-        shelf_put(o->shelf, s);
-        return failed;
-    }
+    if ((failed = load(s, err)) < 0)
+        goto fail;
     s->options.shelf = NULL;
     s->options.read_bytes = NULL;
     *out = s;
     return 0;
 fail:
-    stage_destroy(s);
+    if (o->shelf && s->kv.run) /* what came off the shelf, pages too, lies there again */
+        shelf_put(o->shelf, s);
+    else
+        stage_destroy(s);
     return failed;
 }
 
@@ -443,5 +442,16 @@ int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count)
     if (src >= s->options.kv_pages || dst >= s->options.kv_pages || count > KV_PAGE_TOKENS)
         return ERR_FORMAT;
     kv_cache_copy(&s->kv, src, dst, count);
+    return 0;
+}
+
+int stage_put_page(struct stage *s, uint32_t block, uint32_t page, const void *bytes, size_t size)
+{
+    if (block < s->options.first_block || block > s->options.last_block || page >= s->options.kv_pages)
+        return ERR_FORMAT;
+    const struct kv_run *r = kv_cache_run(&s->kv, block);
+    if (size != r->page_bytes)
+        return ERR_FORMAT;
+    memcpy(r->base + page * r->page_bytes, bytes, size);
     return 0;
 }

@@ -91,6 +91,9 @@ int stage_forward_blocks(struct stage *s, uint32_t first_block, uint32_t end_blo
 
 /* Copies the first `count` positions of page src to page dst, in all blocks of the stage. */
 int stage_copy_page(struct stage *s, uint32_t src, uint32_t dst, uint32_t count);
+/* Puts another stage's page of a block (leaving.h) in its place here. ERR_FORMAT: the block or page is none of ours, or of
+ * another size. */
+int stage_put_page(struct stage *s, uint32_t block, uint32_t page, const void *bytes, size_t size);
 
 /* For the device profile: passes through blocks first_block..last_block of this stage on made-up activations, `tokens`
  * new positions after `past` positions in each of `sequences` sequences. */

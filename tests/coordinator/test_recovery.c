@@ -36,7 +36,7 @@ static void release(void)
 /* Every `step`th seed from `from`; the first that breaks a rule is told again with all that happened. */
 static int run(uint64_t from, uint64_t count, uint64_t step)
 {
-    uint64_t recoveries = 0, results = 0, failed = 0, kept = 0, resent = 0, computed = 0;
+    uint64_t recoveries = 0, results = 0, failed = 0, kept = 0, resent = 0, computed = 0, fetched = 0;
     for (uint64_t seed = from; seed < from + count; seed += step) {
         sim_run(seed, false);
         if (sim_is_broken) {
@@ -52,14 +52,15 @@ static int run(uint64_t from, uint64_t count, uint64_t step)
         kept += w.restored.kept_tokens;
         resent += w.restored.resent_tokens;
         computed += w.restored.computed_tokens;
+        fetched += w.fetched;
     }
     printf("ok   from seed %llu: %llu recoveries, %llu results, %llu clusters that could not go on; of the tokens that were "
-           "there %llu kept, %llu filled in, %llu computed again\n",
+           "there %llu kept, %llu filled in, %llu computed again; %llu pages of blocks were fetched\n",
            (unsigned long long)from, (unsigned long long)recoveries, (unsigned long long)results,
            (unsigned long long)failed, (unsigned long long)kept, (unsigned long long)resent,
-           (unsigned long long)computed);
+           (unsigned long long)computed, (unsigned long long)fetched);
     release();
-    return count > 1000 && (!recoveries || !kept || !resent); /* a simulation in which nothing happens proves nothing */
+    return count > 1000 && (!recoveries || !kept || !resent || !fetched); /* a simulation in which nothing happens proves nothing */
 }
 
 static int run_jobs(uint64_t from, uint64_t count, uint64_t jobs)

@@ -109,6 +109,25 @@ static uint32_t cheapest(const struct scene *s, struct frame_share *shares, uint
     return best;
 }
 
+/* The busiest stage or link: where a block takes 2 s and 3 s and so on by stage, and a row 5 s. */
+static void check_seconds(const struct scene *s, const struct refill *r, const struct frame_share *shares)
+{
+    struct refill_rates rates = {.block_seconds = {2, 3, 4}, .row_seconds = {5, 5, 5}};
+    uint32_t pages[2] = {PAGE, PAGE};
+    uint64_t hashes[2] = {HASH, HASH};
+    double filled, computed, most = 0, all = s->count > 1 ? 2 * 10 * 5 : 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        double blocks = 20 * rates.block_seconds[i], busy = (shares[i].end_block - shares[i].first_block) * blocks,
+               whole = (s->stages[i].last_block - s->stages[i].first_block + 1) * blocks;
+        most = busy > most ? busy : most;
+        most = shares[i].send && most < 100 ? 100 : most;
+        all = whole > all ? whole : all;
+    }
+    refill_seconds(r, &rates, 10, pages, hashes, 2, &filled, &computed);
+    CHECK(filled > most - 1e-6 && filled < most + 1e-6);
+    CHECK(computed > all - 1e-6 && computed < all + 1e-6);
+}
+
 static void as_little_as_possible_is_computed(void)
 {
     uint32_t verdicts[3] = {0};
@@ -129,6 +148,7 @@ static void as_little_as_possible_is_computed(void)
         CHECK(works(&s, shares, &cost));
         CHECK_INT(cost, cheapest(&s, tried, 0));
         CHECK(verdict != REFILL_NOTHING || cost == BLOCKS);
+        check_seconds(&s, r, shares);
         CHECK_INT(refill_page(r, PAGE + 1, HASH, shares), REFILL_NOTHING);
         CHECK_INT(refill_page(r, PAGE, HASH + 2, shares), REFILL_NOTHING);
         refill_destroy(r);

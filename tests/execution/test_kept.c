@@ -7,6 +7,7 @@
 #include "engine/kernels/ops.h"
 #include "execution/batch_rows.h"
 #include "execution/held_pages.h"
+#include "execution/left_pages.h"
 #include "execution/micro_batch.h"
 
 #define P KV_PAGE_TOKENS
@@ -258,7 +259,46 @@ static void what_failed_is_not_held(void)
     place_close(&p);
 }
 
+/* A worker loses blocks 0 and 1, another one that holds block 2 takes them over. */
+static void what_left_is_taken_over_by_its_hashes(void)
+{
+    struct place from = {0}, to = {0};
+    struct left_pages *left = NULL;
+    struct error err = {0};
+    uint32_t filled;
+    fill_text();
+    REQUIRE(place_open(&from) && place_open(&to));
+    held_pages_stage(from.held, 0, 2);
+    held_pages_stage(to.held, 0, 3);
+    CHECK_INT(apply(&from, 0, 2, NULL, 0, 2 * P + 5, &err), 0); /* pages 0 and 1 are whole, 2 is not */
+    CHECK_INT(left_pages_create(from.held, from.table, 2, 2, &left), 0);
+    uint64_t one = hash_tokens(HASH_TOKENS_START, text, P), two = hash_tokens(HASH_TOKENS_START, text, 2 * P);
+    uint64_t hashes[P];
+    const uint64_t *found = left_pages_find(left, 1, 1, two);
+    REQUIRE(found);
+    memcpy(hashes, found, sizeof hashes);
+    /* Whatever the stage goes on to compute, what left is as it was. */
+    sequence_clear(from.table);
+    CHECK(left_pages_find(left, 1, 1, two) == found && found[P - 1] == two && found[0] == hash_token(one, text[P]));
+    CHECK(left_pages_find(left, 0, 0, one) && !left_pages_find(left, 0, 0, two) && !left_pages_find(left, 2, 0, one));
+    CHECK(!left_pages_find(left, 3, 0, one) && !left_pages_find(left, 0, 2, 0) && !left_pages_find(left, 0, PAGES, one));
+    left_pages_destroy(left);
+    /* One that knows nothing of these tokens learns them with the page. */
+    CHECK(held_pages_lacks(to.held, to.table, 1, 1, two) && held_pages_adopt(to.held, to.table, 1, 1, hashes));
+    CHECK(held_pages_has(to.held, 1, 1) && !held_pages_has(to.held, 0, 1) && !held_pages_lacks(to.held, to.table, 1, 1, two));
+    CHECK(sequence_page(to.table, 1, &filled)[P - 1] == two && filled == P);
+    /* Where a block holds something else in that place, nothing is taken. */
+    hashes[P - 1]++;
+    CHECK(!held_pages_lacks(to.held, to.table, 0, 1, hashes[P - 1]) && !held_pages_adopt(to.held, to.table, 0, 1, hashes));
+    hashes[P - 1]--;
+    CHECK(held_pages_adopt(to.held, to.table, 0, 1, hashes));
+    CHECK(!held_pages_adopt(to.held, to.table, 4, 1, hashes) && !held_pages_adopt(to.held, to.table, 0, PAGES, hashes));
+    place_close(&from);
+    place_close(&to);
+}
+
 static const struct check_test tests[] = {
+    {"what left is taken over by its hashes", what_left_is_taken_over_by_its_hashes},
     {"the oldest rows go first", the_oldest_rows_go_first},
     {"rows without a beginning are not kept", rows_without_a_beginning_are_not_kept},
     {"what is promised stays", what_is_promised_stays},

@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     uint32_t release[2];
     struct buffer header = {0}, raw = {0};
     sample_work(&w, spans, copies, trace, release);
-    rc |= frame_encode_work(&w, &header, &raw, NULL) || put(argv[1], "work", &header, "\x08\x02");
+    rc |= frame_encode_work(&w, &header, &raw, NULL) || put(argv[1], "work", &header, "\x08\x03");
     buffer_clear(&header);
     struct frame_result r;
     struct frame_span_result results[2];

@@ -66,6 +66,8 @@ static inline struct control_message sample_control(enum control_kind kind)
     static uint64_t hashes[3] = {UINT64_C(0x8877665544332211), 1, 0};
     static struct control_held held[2] = {{1, 3, 2, pages, hashes}, {4, 4, 0, pages, hashes}},
                                kept[1] = {{5, 5, 3, pages, hashes}};
+    static struct control_neighbour from[2] = {{"attic", "tcp://10.0.0.3:7702", SAMPLE_KEY_A},
+                                               {"garage", "tcp://10.0.0.4:7702", SAMPLE_KEY_B}};
     struct control_message m = {.kind = kind, .epoch = 9, .request = UINT64_C(1) << 33};
     switch (kind) {
     case CONTROL_HELLO:
@@ -141,6 +143,10 @@ static inline struct control_message sample_control(enum control_kind kind)
         strcpy(m.u.load.next.public_key, SAMPLE_KEY_B);
         strcpy(m.u.load.previous_key, SAMPLE_KEY_A);
         strcpy(m.u.load.coordinator_key, SAMPLE_KEY_B);
+        m.u.load.leave = true;
+        m.u.load.fetch_count = 2;
+        m.u.load.fetch = held;
+        m.u.load.fetch_from = from;
         break;
     case CONTROL_PROGRESS:
         strcpy(m.u.progress.what, "loading");
@@ -158,6 +164,10 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.loaded.kept_count = 1;
         m.u.loaded.held = held;
         m.u.loaded.kept = kept;
+        m.u.loaded.fetched_bytes = UINT64_C(3) << 33;
+        break;
+    case CONTROL_UNLOAD:
+        m.u.unload.leave = true;
         break;
     case CONTROL_HEARTBEAT:
         m.u.heartbeat.sequence = 5;

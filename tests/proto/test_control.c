@@ -31,9 +31,18 @@ static void every_kind_survives_the_wire(void)
             const struct control_held *held = got.u.loaded.held, *kept = got.u.loaded.kept;
             CHECK(got.u.loaded.held_count == 2 && got.u.loaded.kept_count == 1);
             CHECK(got.u.loaded.total_bytes == m.u.loaded.total_bytes);
+            CHECK(got.u.loaded.fetched_bytes == m.u.loaded.fetched_bytes);
             CHECK(held[0].first_block == 1 && held[0].last_block == 3 && held[0].page_count == 2);
             CHECK(held[0].pages[1] == 0 && held[0].hashes[0] == UINT64_C(0x8877665544332211) && !held[1].page_count);
             CHECK(kept[0].first_block == 5 && kept[0].pages[2] == 65535 && kept[0].hashes[1] == 1);
+        } else if (kind == CONTROL_LOAD) {
+            const struct control_held *fetch = got.u.load.fetch;
+            CHECK(got.u.load.fetch_count == 2 && fetch[0].last_block == 3 && fetch[0].pages[0] == 4 && fetch[0].hashes[1] == 1);
+            CHECK(!memcmp(got.u.load.fetch_from, m.u.load.fetch_from, 2 * sizeof *m.u.load.fetch_from));
+            struct control_message same = got; /* but for the lists' places */
+            same.u.load.fetch = m.u.load.fetch;
+            same.u.load.fetch_from = m.u.load.fetch_from;
+            CHECK(!memcmp(&same.u, &m.u, sizeof m.u));
         } else {
             CHECK(!memcmp(&got.u, &m.u, sizeof m.u));
         }
@@ -78,6 +87,10 @@ static void senseless_messages_are_refused(void)
     m = sample_control(CONTROL_LOAD);
     m.u.load.previous_key[0] = 0; /* nobody feeds: the worker may have an opinion, the wire has none */
     CHECK_INT(encode_decode(&m, &err), 0);
+    m = sample_control(CONTROL_LOAD);
+    struct control_neighbour nobody[2] = {m.u.load.fetch_from[0]};
+    m.u.load.fetch_from = nobody; /* the second one has no endpoint */
+    CHECK_INT(encode_decode(&m, &err), ERR_FORMAT);
     m = sample_control(CONTROL_PROFILE);
     m.u.profile.head_seconds = INFINITY;
     CHECK_INT(encode_decode(&m, &err), ERR_FORMAT);
@@ -126,7 +139,7 @@ static void another_version_is_named(void)
     REQUIRE(b.data[0] == 8 && b.data[1] == PROTOCOL_VERSION);
     b.data[1] = 1;
     CHECK_INT(control_decode(b.data, b.size, &got, &err), ERR_VERSION);
-    CHECK(strstr(err.text, "version 1") && strstr(err.text, "version 2"));
+    CHECK(strstr(err.text, "version 1") && strstr(err.text, "version 3"));
     buffer_free(&b);
 }
 
@@ -157,7 +170,7 @@ static void damaged_messages_are_refused(void)
     struct control_message got;
     struct error err = {0};
     CHECK_INT(control_decode("", 0, &got, &err), ERR_FORMAT);
-    CHECK_INT(control_decode("\x08\x02", 2, &got, &err), ERR_FORMAT);
+    CHECK_INT(control_decode("\x08\x03", 2, &got, &err), ERR_FORMAT);
 }
 
 static void lists_are_bounded(void)
@@ -194,7 +207,7 @@ static void lists_are_bounded(void)
     struct buffer b = {0}, h = {0};
     while (b.size < (1 << 21) - 2)
         buffer_append(&b, "\x0a\x00", 2); /* a million empty keys */
-    buffer_append(&h, "\x08\x02\x82\x01", 4);
+    buffer_append(&h, "\x08\x03\x82\x01", 4);
     for (uint64_t v = b.size; v; v >>= 7)
         buffer_putc(&h, (char)(v > 127 ? v | 128 : v));
     buffer_append(&h, b.data, b.size);

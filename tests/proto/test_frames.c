@@ -278,11 +278,11 @@ static void another_version_is_named(void)
     REQUIRE(e.header.data[0] == 8 && e.header.data[1] == PROTOCOL_VERSION); /* field 1, varint */
     e.header.data[1] = 9;
     CHECK_INT(frame_decode_data(e.parts, 3, &f, &err), ERR_VERSION);
-    CHECK(strstr(err.text, "version 9") && strstr(err.text, "version 2"));
+    CHECK(strstr(err.text, "version 9") && strstr(err.text, "version 3"));
     /* Even when nothing else of the frame makes sense to us. */
-    static const unsigned char later[] = {8, 3, 0x52, 2, 0xff, 0xff};
+    static const unsigned char later[] = {8, 4, 0x52, 2, 0xff, 0xff};
     CHECK_INT(frame_decode_data(&(struct frame_part){later, sizeof later}, 1, &f, &err), ERR_VERSION);
-    CHECK(strstr(err.text, "version 3"));
+    CHECK(strstr(err.text, "version 4"));
     encoded_free(&e);
 }
 
@@ -346,7 +346,7 @@ static void bombs_stay_within_the_budget(void)
             buffer_putc(&work, (char)(lists[k].field << 3 | 2));
             buffer_putc(&work, 0);
         }
-        buffer_append(&h, "\x08\x02\x52", 3); /* version 2, body work */
+        buffer_append(&h, "\x08\x03\x52", 3); /* version 3, body work */
         put_varint(&h, work.size);
         buffer_append(&h, work.data, work.size);
         struct data_frame f;
@@ -362,7 +362,7 @@ static void bombs_stay_within_the_budget(void)
     buffer_putc(&work, 2 << 3 | 2);
     put_varint(&work, packed.size);
     buffer_append(&work, packed.data, packed.size);
-    buffer_append(&h, "\x08\x02\x52", 3);
+    buffer_append(&h, "\x08\x03\x52", 3);
     put_varint(&h, work.size);
     buffer_append(&h, work.data, work.size);
     struct data_frame f;

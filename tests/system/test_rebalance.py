@@ -114,9 +114,9 @@ def test_by_hand_while_streams_run():
             victim = with_stage(server, names)[0]
             for words in (["drain", names[victim]], ["drain", names[victim], "--undo"]):
                 at = ask(server, *words)[0]
+                _, line = server.told(AGAIN, at, 60)
                 if "--undo" not in words:
-                    server.told(AGAIN, at)
-                    assert victim not in with_stage(server, names), server.lines
+                    assert names[victim] not in layout(line), line
             time.sleep(0.5)
         for slow in with_stage(server, names):
             lab.set(slow, FACTOR * 8)  # the spare is the one that is well
@@ -127,7 +127,7 @@ def test_by_hand_while_streams_run():
                 break
             assert time.monotonic() < until, done.stdout
             time.sleep(0.5)
-        server.told(AGAIN, at)
+        server.told(AGAIN, at, 60)
     assert not any("was lost" in line for _, line in server.lines), server.lines
     server.end()
     lab.cluster.stop()

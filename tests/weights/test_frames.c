@@ -17,6 +17,8 @@ static int round_trip(const struct weights_frame *f, struct weights_frame *out, 
     return rc;
 }
 
+enum { SAMPLES = 10 };
+
 static struct weights_frame sample(int i)
 {
     static struct weights_peer peers[2] = {{"tcp://10.0.0.1:7702", KEY}, {"tcp://10.0.0.2:7702", KEY}};
@@ -30,13 +32,16 @@ static struct weights_frame sample(int i)
         {.kind = WEIGHTS_WANT, .fingerprint = 3, .index = WEIGHTS_CHUNKS_MAX - 1},
         {.kind = WEIGHTS_PIECE, .fingerprint = 3, .index = 5, .raw = raw, .raw_bytes = sizeof raw},
         {.kind = WEIGHTS_PIECE, .fingerprint = 3, .manifest = true, .missing = true},
+        {.kind = WEIGHTS_PAGE_WANT, .fingerprint = 3, .epoch = 6, .block = 2, .page = 9, .hash = UINT64_MAX, .kv_type = 1},
+        {.kind = WEIGHTS_PAGE, .epoch = 6, .block = 2, .page = 9, .hash = 12, .raw = raw, .raw_bytes = sizeof raw},
+        {.kind = WEIGHTS_PAGE, .epoch = 6, .block = 2, .page = 9, .hash = 12, .missing = true, .soon = true},
     };
-    return all[i % 7];
+    return all[i % SAMPLES];
 }
 
 static void frames_come_back(void)
 {
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < SAMPLES; i++) {
         struct weights_frame f = sample(i), g = {0};
         struct error err = {0};
         if (round_trip(&f, &g, &err)) {
@@ -45,6 +50,7 @@ static void frames_come_back(void)
         }
         CHECK(g.kind == f.kind && g.fingerprint == f.fingerprint && g.index == f.index && g.manifest == f.manifest);
         CHECK(g.whole == f.whole && g.soon == f.soon && g.missing == f.missing && g.has_hash == f.has_hash);
+        CHECK(g.epoch == f.epoch && g.block == f.block && g.page == f.page && g.hash == f.hash && g.kv_type == f.kv_type);
         CHECK(!memcmp(g.manifest_hash, f.manifest_hash, sizeof g.manifest_hash));
         CHECK(g.peer_count == f.peer_count && g.chunk_bytes == f.chunk_bytes && g.raw_bytes == f.raw_bytes);
         CHECK_TEXT(g.model, f.model);
@@ -73,6 +79,8 @@ static void bounds_are_kept(void)
         {.kind = WEIGHTS_WANT, .index = WEIGHTS_CHUNKS_MAX},
         {.kind = WEIGHTS_PIECE, .index = 1}, /* neither bytes nor missing */
         {.kind = WEIGHTS_PIECE, .missing = true, .raw = "x", .raw_bytes = 1},
+        {.kind = WEIGHTS_PAGE, .page = 1},
+        {.kind = WEIGHTS_PAGE, .missing = true, .raw = "x", .raw_bytes = 1},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         err = (struct error){0};
@@ -94,7 +102,7 @@ static void damaged_frames_are_one_line(void)
 {
     unsigned refused = 0;
     for (uint64_t seed = 0; seed < 70000; seed++) {
-        struct weights_frame f = sample((int)(seed % 7)), g = {0};
+        struct weights_frame f = sample((int)(seed % SAMPLES)), g = {0};
         struct buffer header = {0};
         struct error err = {0};
         size_t size;
@@ -120,7 +128,7 @@ static void damaged_frames_are_one_line(void)
 
 static void failing_allocations_are_told(void)
 {
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < SAMPLES; i++)
         for (long k = 1; k < 6; k++) {
             struct weights_frame f = sample(i), g = {0};
             struct error err = {0};

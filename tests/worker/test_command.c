@@ -75,7 +75,7 @@ static void strangers_and_nonsense_are_refused(void)
         REQUIRE(rig_hear(w.control, 0, CONTROL_FAILURE, &m, 5000));
     while (m.u.failure.code == ERR_FORMAT);
     CHECK_INT(m.u.failure.code, ERR_VERSION);
-    CHECK(strstr(m.u.failure.text, "version 9") && strstr(m.u.failure.text, "version 2"));
+    CHECK(strstr(m.u.failure.text, "version 9") && strstr(m.u.failure.text, "version 3"));
     CHECK_INT(rig_logged(&w, "further ones are only counted"), 1);
     REQUIRE(rig_ask(w.control, &hello, &m, 5000)); /* undisturbed */
     CHECK_INT(m.kind, CONTROL_WELCOME);

@@ -19,6 +19,7 @@
 #include "engine/model/stage.h"
 #include "execution/held_pages.h"
 #include "execution/kept_rows.h"
+#include "execution/left_pages.h"
 #include "worker/claim.h"
 #include "worker/session.h"
 
@@ -45,7 +46,13 @@ struct note {
     uint64_t epoch, request, a, b;
     uint32_t stage, stages, first, last, previous, next; /* nodes by number; next: SIM_COORDINATOR for none */
     int code;
-    bool claim;
+    bool claim, leave;
+    uint32_t fetch_count, page_count; /* runs of blocks and the nodes that had them; pages worth fetching */
+    struct {
+        uint32_t first, last, from;
+    } fetch[2 * SIM_NODES];
+    uint32_t pages[SIM_PAGES];
+    uint64_t hashes[SIM_PAGES];
 };
 
 enum mail_kind {
@@ -58,6 +65,9 @@ enum mail_kind {
     MAIL_RESULT, /* data plane */
     MAIL_LOADED,
     MAIL_TEND, /* a worker's own timers */
+    MAIL_LATE,
+    MAIL_WANT, /* weights plane: what a block held */
+    MAIL_PAGES,
     MAIL_FAULT,
     MAIL_HEAL,
     MAIL_REQUEST,
@@ -79,6 +89,22 @@ struct mail {
     struct job *job;           /* owned */
     uint64_t *rows;            /* owned: activations of its tokens, one value each; NULL: none are sent */
     struct sim_result *result; /* owned */
+    struct sim_pages *pages;   /* owned */
+    uint32_t fetch;            /* of the load: which of its runs */
+    bool soon;
+};
+
+/* A block's pages, as many as are held of those that were asked for. */
+struct sim_pages {
+    bool held[SIM_PAGES];
+    uint64_t hash[SIM_PAGES][KV_PAGE_TOKENS], cache[SIM_PAGES][KV_PAGE_TOKENS];
+};
+
+/* What left a stage at once, and the caches as they were. */
+struct sim_left {
+    struct sim_left *older;
+    struct left_pages *pages;
+    uint64_t cache[SIM_PAGES][KV_PAGE_TOKENS][SIM_BLOCKS];
 };
 
 struct sim_result {
@@ -103,6 +129,10 @@ struct sim_node {
     struct held_pages *held;
     struct kept_rows *rows;
     uint64_t rows_limit;
+    struct sim_left *left; /* newest first */
+    uint64_t left_epoch;
+    uint32_t fetching;          /* blocks that are asked for, as bits; while loading */
+    int64_t fetch_begun, heard; /* and when */
     uint64_t (*cache)[KV_PAGE_TOKENS][SIM_BLOCKS]; /* [SIM_PAGES] */
     struct control_message said; /* its last Loaded */
     uint32_t have;                     /* blocks whose weights are in memory, as bits */
@@ -133,6 +163,8 @@ enum fault_kind {
     FAULT_GOODBYE,
     FAULT_STOPPED, /* the coordinator itself is stopped for a while */
     FAULT_SLOW,
+    FAULT_MOVE, /* none at all: blocks are to move, for somebody asked */
+    FAULT_DRAIN, /* and away from a node */
     FAULT_KINDS
 };
 
@@ -172,6 +204,7 @@ struct world {
     struct sim_request requests[SIM_REQUESTS];
     uint32_t request_count;
     uint64_t last_epoch;
+    uint64_t fetched; /* pages of blocks */
     uint32_t starts, recoveries, results;
     struct note unsent[SIM_NODES][16]; /* said while there was no connection: they go out when there is one again */
     uint32_t unsent_count[SIM_NODES];
@@ -202,6 +235,8 @@ void worker_start(uint32_t node);
 void worker_end(uint32_t node);
 void worker_hears(uint32_t node, const struct note *note, uint64_t connection);
 void worker_loaded(uint32_t node, uint64_t number);
+void worker_late(uint32_t node, uint64_t number);
+void worker_pages(uint32_t node, const struct mail *mail);
 void worker_tends(uint32_t node, uint64_t epoch);
 void worker_free(uint32_t node); /* what outlives a worker in memory */
 void worker_takes(uint32_t node, const struct mail *mail);
@@ -216,5 +251,7 @@ void coordinator_turn(void); /* ticks, mail, micro-batches: whatever is due */
 int64_t coordinator_next(void);
 void coordinator_submit(uint32_t index);
 void coordinator_cancel(uint32_t index);
+/* Blocks are to move; node: away from it, or (drained false) it may be used again. SIM_COORDINATOR: just so. */
+void coordinator_moves(uint32_t node, bool drained);
 
 #endif

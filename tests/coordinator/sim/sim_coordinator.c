@@ -51,10 +51,27 @@ static void send_control(uint32_t node, const struct control_message *m)
         note.last = m->u.load.last_block;
         note.previous = node_of_key(m->u.load.previous_key);
         note.next = m->u.load.has_next ? node_of_key(m->u.load.next.public_key) : SIM_COORDINATOR;
+        note.leave = m->u.load.leave;
+        note.fetch_count = m->u.load.fetch_count;
+        for (uint32_t i = 0; i < note.fetch_count; i++) {
+            const struct control_held *f = &m->u.load.fetch[i];
+            note.fetch[i].first = f->first_block;
+            note.fetch[i].last = f->last_block;
+            note.fetch[i].from = node_of_key(m->u.load.fetch_from[i].public_key);
+            note.page_count = f->page_count;
+            memcpy(note.pages, f->pages, f->page_count * sizeof *note.pages);
+            memcpy(note.hashes, f->hashes, f->page_count * sizeof *note.hashes);
+            if (note.fetch[i].from >= w.nodes || note.fetch[i].from == node || f->first_block < note.first ||
+                f->last_block > note.last)
+                sim_broken("%s is to fetch blocks %u-%u from %s", w.node[node].name, f->first_block, f->last_block,
+                           sim_node_name(note.fetch[i].from));
+        }
         if (note.last - note.first + 1 > w.capacity[node])
             sim_broken("%s is to load %u blocks; %u fit", w.node[node].name, note.last - note.first + 1,
                        w.capacity[node]);
     }
+    if (m->kind == CONTROL_UNLOAD)
+        note.leave = m->u.unload.leave;
     send_note(node, &note);
 }
 
@@ -120,6 +137,13 @@ static void answer_plan(void)
                                 .max_context = SIM_CONTEXT,
                                 .max_sequences = SIM_SEQUENCES,
                                 .keep_bytes = w.rows_limit};
+    uint32_t pages[SIM_PAGES];
+    uint64_t hashes[SIM_PAGES];
+    if (w.scheduler && sim_chance(90)) {
+        load.page_count = scheduler_pages(w.scheduler, SIM_PAGES, pages, hashes, NULL);
+        load.pages = pages;
+        load.hashes = hashes;
+    }
     step((struct cluster_event){.kind = CLUSTER_PLANNED, .load = &load});
 }
 
@@ -308,6 +332,7 @@ void coordinator_hears(uint32_t node, const struct note *note)
         m.u.welcome.claimed = note->claim;
         m.u.welcome.memory_bytes = 1 << 30;
         m.u.welcome.data_port = 7000;
+        m.u.welcome.weights_port = 7001;
         m.u.welcome.epoch = note->epoch;
         m.u.welcome.has_loaded = note->a;
         break;
@@ -419,6 +444,15 @@ void coordinator_cancel(uint32_t index)
     scheduler_cancel(w.scheduler, r->id, w.now);
     if (r->finishes != 1 || r->reason != FINISH_CANCELLED)
         sim_broken("request %u was cancelled and did not end", index);
+}
+
+void coordinator_moves(uint32_t node, bool drained)
+{
+    if (!w.cluster || w.failed)
+        return;
+    if (node < w.nodes)
+        cluster_set_drained(w.cluster, node, drained);
+    step((struct cluster_event){.kind = CLUSTER_REPLAN, .text = "blocks move"});
 }
 
 /* ---- Turns ------------------------------------------------------------------------------------------------------- */

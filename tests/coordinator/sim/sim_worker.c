@@ -10,6 +10,8 @@
 
 #define TEND_US 300000
 #define NEXT_DOWN_US 3000000
+#define QUIET_US 1500000 /* as worker/fetch_pages.c */
+#define LATE_US 3000000
 
 static void say(uint32_t node, struct note note)
 {
@@ -53,9 +55,36 @@ static void forget(struct sim_node *n)
     n->have = 0;
 }
 
+static void forget_left(struct sim_node *n)
+{
+    for (struct sim_left *l = n->left, *older; l; l = older) {
+        older = l->older;
+        left_pages_destroy(l->pages);
+        mem_free(l);
+    }
+    n->left = NULL;
+}
+
+/* As worker/load.c: what blocks but first to last held is for others, with what left before and may still be wanted. */
+static void leave(struct sim_node *n, uint32_t first, uint32_t last, uint64_t epoch, bool wanted)
+{
+    struct sim_left *l = wanted && n->held && n->table ? mem_zalloc(1, sizeof *l) : NULL;
+    if (l) {
+        if (left_pages_create(n->held, n->table, first, last, &l->pages))
+            sim_broken("no memory");
+        memcpy(l->cache, n->cache, sizeof l->cache);
+        l->older = n->left;
+        n->left = l;
+    }
+    n->left_epoch = epoch;
+    if (!wanted)
+        forget_left(n);
+}
+
 void worker_free(uint32_t node)
 {
     forget(&w.node[node]);
+    forget_left(&w.node[node]);
     control_free(&w.node[node].said);
 }
 
@@ -78,6 +107,8 @@ void worker_start(uint32_t node)
 void worker_end(uint32_t node)
 {
     forget(&w.node[node]);
+    forget_left(&w.node[node]);
+    w.node[node].left_epoch = 0;
     w.node[node].alive = false;
     w.node[node].loading = false;
 }
@@ -115,7 +146,13 @@ static void begin_load(uint32_t node, const struct note *note)
         return;
     }
     end_stage(n);
+    leave(n, note->first, note->last, note->epoch, note->leave);
+    if (n->held)
+        held_pages_stage(n->held, note->first, note->last);
+    for (uint32_t b = 0; b < SIM_BLOCKS; b++)
+        n->have &= b < note->first || b > note->last ? ~(1u << b) : ~0u; /* gone, also if this load is stopped */
     n->session.epoch = note->epoch - 1; /* nothing older is taken from now on */
+    n->fetching = 0;
     n->loading = true;
     n->load = *note;
     n->load_number++;
@@ -123,6 +160,8 @@ static void begin_load(uint32_t node, const struct note *note)
     sim_post((struct mail){
         .kind = MAIL_LOADED, .to = node, .epoch = n->load_number, .at = begin + 5000 + sim_below(300000)});
 }
+
+static void begin_fetching(uint32_t node);
 
 /* As worker/load.c: pages and rows outlive the epoch, sequences are told anew. */
 static void keep_pages(struct sim_node *n)
@@ -140,6 +179,10 @@ static void keep_pages(struct sim_node *n)
     held_pages_stage(n->held, n->load.first, n->load.last);
     n->rows_limit = w.rows_limit ? sim_below(2) + w.rows_limit : 0;
     kept_rows_begin(n->rows, n->load.next == SIM_COORDINATOR ? 0 : n->load.last + 1, n->rows_limit);
+}
+
+static void list_pages(struct sim_node *n)
+{
     control_free(&n->said);
     n->said = (struct control_message){.kind = CONTROL_LOADED, .epoch = n->load.epoch};
     n->said.u.loaded.held_count =
@@ -152,11 +195,11 @@ void worker_loaded(uint32_t node, uint64_t number)
     struct sim_node *n = &w.node[node];
     if (!n->alive || !n->loading || number != n->load_number)
         return;
-    n->loading = false;
     uint32_t want = 0, read = 0;
     for (uint32_t b = n->load.first; b <= n->load.last; b++)
         want |= 1u << b;
     if (n->disk_full_until > w.now && want & ~n->have) {
+        n->loading = false;
         fail(node, n->load.request, n->load.epoch, ERR_IO);
         return;
     }
@@ -167,6 +210,22 @@ void worker_loaded(uint32_t node, uint64_t number)
             n->cache[p / KV_PAGE_TOKENS][p % KV_PAGE_TOKENS][b] = 0; /* a new block begins with an empty cache */
     n->have = want;
     n->read += read;
+    keep_pages(n);
+    sim_trace("%s has blocks %u-%u of epoch %llu (%u read)", n->name, n->load.first, n->load.last,
+              (unsigned long long)n->load.epoch, read);
+    n->load.a = read;
+    begin_fetching(node);
+}
+
+/* ---- Pages of blocks that others had ----------------------------------------------------------------------------- */
+
+/* The load is done. */
+static void end_load(uint32_t node)
+{
+    struct sim_node *n = &w.node[node];
+    n->loading = false;
+    n->fetching = 0;
+    list_pages(n);
     struct control_message load = {.kind = CONTROL_LOAD, .epoch = n->load.epoch};
     load.u.load.stage = n->load.stage;
     load.u.load.stages = n->load.stages;
@@ -175,13 +234,91 @@ void worker_loaded(uint32_t node, uint64_t number)
              n->load.previous == SIM_COORDINATOR ? "coordinator" : w.node[n->load.previous].key);
     snprintf(load.u.load.coordinator_key, sizeof load.u.load.coordinator_key, "coordinator");
     session_start(&n->session, &load, SIM_WIDTH);
-    keep_pages(n);
     n->next = n->load.next;
     n->epoch_loaded = n->load.epoch;
-    sim_trace("%s has blocks %u-%u of epoch %llu (%u read)", n->name, n->load.first, n->load.last,
-              (unsigned long long)n->load.epoch, read);
-    say(node, (struct note){.kind = CONTROL_LOADED, .request = n->load.request, .epoch = n->load.epoch, .a = read});
+    say(node, (struct note){.kind = CONTROL_LOADED, .request = n->load.request, .epoch = n->load.epoch, .a = n->load.a});
     worker_tends(node, n->session.epoch);
+}
+
+static void ask_for(uint32_t node, uint32_t fetch, uint32_t block, int64_t after)
+{
+    const struct note *load = &w.node[node].load;
+    w.node[node].fetching |= 1u << block;
+    sim_travel((struct mail){.kind = MAIL_WANT, .from = node, .to = load->fetch[fetch].from, .epoch = load->epoch,
+                             .fetch = fetch, .index = block, .note = *load},
+               1, after);
+}
+
+static void begin_fetching(uint32_t node)
+{
+    struct sim_node *n = &w.node[node];
+    n->fetch_begun = n->heard = w.now;
+    for (uint32_t f = 0; f < n->load.fetch_count; f++)
+        for (uint32_t b = n->load.fetch[f].first; b <= n->load.fetch[f].last; b++)
+            ask_for(node, f, b, 0);
+    if (n->fetching)
+        worker_late(node, n->load_number);
+    else
+        end_load(node);
+}
+
+void worker_late(uint32_t node, uint64_t number)
+{
+    struct sim_node *n = &w.node[node];
+    if (!n->alive || !n->loading || number != n->load_number || !n->fetching)
+        return;
+    if (w.now - n->heard > QUIET_US || w.now - n->fetch_begun > LATE_US)
+        end_load(node); /* without what has not come */
+    else
+        sim_post((struct mail){.kind = MAIL_LATE, .to = node, .epoch = number, .at = w.now + 100000});
+}
+
+/* The one who had the block. */
+static void answer_want(uint32_t node, const struct mail *mail)
+{
+    struct sim_node *n = &w.node[node];
+    struct sim_pages *pages = mem_zalloc(1, sizeof *pages);
+    for (uint32_t i = 0; n->left_epoch == mail->epoch && i < mail->note.page_count; i++) {
+        uint32_t p = mail->note.pages[i];
+        const uint64_t *hashes = NULL;
+        for (const struct sim_left *l = n->left; l && !hashes; l = l->older)
+            if ((hashes = left_pages_find(l->pages, mail->index, p, mail->note.hashes[i]))) {
+                pages->held[p] = true;
+                memcpy(pages->hash[p], hashes, sizeof pages->hash[p]);
+                for (uint32_t k = 0; k < KV_PAGE_TOKENS; k++)
+                    pages->cache[p][k] = l->cache[p][k][mail->index];
+            }
+    }
+    sim_travel((struct mail){.kind = MAIL_PAGES, .from = node, .to = mail->from, .epoch = mail->epoch, .fetch = mail->fetch,
+                             .index = mail->index, .pages = pages, .soon = n->left_epoch < mail->epoch},
+               1, 0);
+}
+
+void worker_pages(uint32_t node, const struct mail *mail)
+{
+    struct sim_node *n = &w.node[node];
+    if (mail->kind == MAIL_WANT) {
+        answer_want(node, mail);
+        return;
+    }
+    if (!n->loading || mail->epoch != n->load.epoch || !(n->fetching >> mail->index & 1))
+        return;
+    n->heard = w.now;
+    if (mail->soon) {
+        ask_for(node, mail->fetch, mail->index, 10000);
+        return;
+    }
+    for (uint32_t i = 0; i < n->load.page_count; i++) {
+        uint32_t p = n->load.pages[i];
+        if (!mail->pages->held[p] || !held_pages_adopt(n->held, n->table, mail->index, p, mail->pages->hash[p]))
+            continue;
+        w.fetched++;
+        for (uint32_t k = 0; k < KV_PAGE_TOKENS; k++)
+            n->cache[p][k][mail->index] = mail->pages->cache[p][k];
+    }
+    n->fetching &= ~(1u << mail->index);
+    if (!n->fetching)
+        end_load(node);
 }
 
 void worker_hears(uint32_t node, const struct note *note, uint64_t connection)
@@ -210,6 +347,7 @@ void worker_hears(uint32_t node, const struct note *note, uint64_t connection)
         if (n->loading)
             fail(node, n->load.request, n->load.epoch, ERR_CANCELLED);
         n->loading = false;
+        leave(n, 1, 0, note->epoch, note->leave);
         forget(n);
     }
 }
@@ -331,8 +469,10 @@ static void compute(uint32_t node, const struct mail *mail)
         .share = f->share_count ? &f->shares[n->session.stage] : NULL,
     };
     uint64_t *rows = NULL;
-    if (f->filled)
+    if (f->filled) {
         kept_rows_free(n->rows);
+        forget_left(n);
+    }
     int rc = micro_batch_apply(f, &place, spans, &err);
     if (!rc)
         rc = compute_blocks(n, mail, place.share, spans, &rows, &err);

@@ -119,6 +119,8 @@ void sim_mail_free(struct mail *mail)
     mem_free(mail->job);
     mem_free(mail->result);
     mem_free(mail->rows);
+    mem_free(mail->pages);
+    mail->pages = NULL;
     mail->job = NULL;
     mail->result = NULL;
     mail->rows = NULL;
@@ -203,7 +205,9 @@ static const char *const fault_names[FAULT_KINDS] = {"crashes",
                                                      "has a full disk",
                                                      "is told to stop",
                                                      "the coordinator is stopped",
-                                                     "becomes slow"};
+                                                     "becomes slow",
+                                                     "sees blocks move",
+                                                     "is drained"};
 
 static void part(uint32_t a, uint32_t b, int64_t until)
 {
@@ -257,6 +261,12 @@ static void strike(const struct fault *f)
     case FAULT_SLOW:
         n->busy_until = (n->busy_until > w.now ? n->busy_until : w.now) + f->lasts;
         break;
+    case FAULT_MOVE:
+        coordinator_moves(SIM_COORDINATOR, false);
+        break;
+    case FAULT_DRAIN:
+        coordinator_moves(f->node, true);
+        break;
     case FAULT_KINDS:
         break;
     }
@@ -264,6 +274,8 @@ static void strike(const struct fault *f)
 
 static void heal(const struct fault *f)
 {
+    if (f->kind == FAULT_DRAIN)
+        coordinator_moves(f->node, false);
     if (f->kind > FAULT_POWER && f->kind != FAULT_GOODBYE)
         return;
     if (w.node[f->node].alive)
@@ -302,7 +314,7 @@ static void restart_coordinator(void)
 static bool goes_to_node(enum mail_kind kind, uint32_t to)
 {
     return (kind == MAIL_NOTE_TO_NODE || kind == MAIL_WORK || kind == MAIL_ATTACH || kind == MAIL_LOADED ||
-            kind == MAIL_TEND || kind == MAIL_ATTACHED) &&
+            kind == MAIL_TEND || kind == MAIL_ATTACHED || kind == MAIL_LATE || kind == MAIL_WANT || kind == MAIL_PAGES) &&
            to != SIM_COORDINATOR;
 }
 
@@ -321,6 +333,7 @@ static void put_off(struct mail *mail, int64_t until)
     mail->job = NULL;
     mail->result = NULL;
     mail->rows = NULL;
+    mail->pages = NULL;
     sim_post(later);
 }
 
@@ -372,6 +385,13 @@ static void deliver(struct mail *mail)
         break;
     case MAIL_LOADED:
         worker_loaded(mail->to, mail->epoch);
+        break;
+    case MAIL_LATE:
+        worker_late(mail->to, mail->epoch);
+        break;
+    case MAIL_WANT:
+    case MAIL_PAGES:
+        worker_pages(mail->to, mail);
         break;
     case MAIL_TEND:
         worker_tends(mail->to, mail->epoch);
