@@ -77,7 +77,7 @@ def test_units_are_understood():
         assert done.returncode == 0 and not said, done.stderr
         security = output("systemd-analyze", "security", "--offline=true", "--threshold=25", copy)
         assert "OK" in security.splitlines()[-1], security.splitlines()[-1]
-        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "User=brigade", "Type=notify", "CacheDirectory=brigade"):
+        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "User=brigade", "DynamicUser=yes", "Type=notify", "CacheDirectory=brigade"):
             assert re.search(f"^{setting}$", text, re.M), f"{unit} lacks {setting}"
 
 

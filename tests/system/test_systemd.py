@@ -164,7 +164,10 @@ def test_units_under_a_real_systemd():
     m.shell("systemctl stop brigade-worker")
     assert m.show(WORKER_UNIT, "Result") == "success" and any(
         line.endswith(" stopped") for line in m.journal().splitlines()[-5:]), m.journal()
+    assert m.shell("readlink /var/cache/brigade").strip() == "private/brigade"  # DynamicUser: out of others' reach
+    assert m.shell("stat -c %U:%a /var/cache/private/brigade /var/cache/private").split() == ["brigade:750", "root:700"]
     m.shell("systemctl disable brigade-worker 2>/dev/null; dpkg --purge brigade brigade-worker")
+    assert not m.shell("ls /var/cache/private").strip()
     assert "not-found" in m.show(WORKER_UNIT, "LoadState")
     m.end()
 
