@@ -322,7 +322,7 @@ static void large_problems_stay_small(void)
 {
     struct oracle_random r = {.state = 2024};
     for (int i = 0; i < check_thin(6); i++) {
-        struct plan_problem *p = oracle_problem(&r, 16, 80, 0, 1.5 + i);
+        struct plan_problem *p = oracle_problem(&r, 16, check_step() > 1 ? 40 : 80, 0, 1.5 + i);
         struct plan plan;
         struct error e = {0};
         REQUIRE(p);
@@ -346,7 +346,7 @@ static bool at_once(void *context)
 static void budgets_end_searches(void)
 {
     struct oracle_random r = {.state = 99};
-    for (int i = 0; i < 30; i++) {
+    for (int i = 0; i < check_thin(30); i++) {
         struct plan_problem *p = oracle_problem(&r, 8, 30, 0, 2);
         struct plan full, brief;
         struct error e = {0};
