@@ -128,7 +128,7 @@ def busy(server, rng, o):
     threads = [threading.Thread(target=client, args=(i,)) for i in range(16)]
     for t in threads:
         t.start()
-    time.sleep(8)
+    time.sleep(5)
     for _ in range(o.turns):
         before, begin = server.metrics(), time.monotonic()
         time.sleep(o.seconds)
