@@ -3,9 +3,10 @@ asked for, so that nothing is downloaded. BRIGADE_CHROOT=DIR (as debootstrap mak
 import glob
 import os
 import re
+import shutil
 import subprocess
 
-from lab import BRIGADE, SOURCE, WORKER, SkipTest
+from lab import BRIGADE, SOURCE, WORKER, SkipTest, temporary_folder
 
 
 def output(*command, **more):
@@ -92,3 +93,21 @@ def make_root(root, wanted):
         open(os.path.join(root, "etc", name), "w").write(text)
     for name in ("auth", "account", "password", "session", "session-noninteractive"):
         open(os.path.join(root, "etc/pam.d", "common-" + name), "w").write(f"{name.split('-')[0]} required pam_permit.so\n")
+
+
+def root_for_packages(tools, wanted=()):
+    """The packages of this build, what they depend on, and a root of that and of what else is wanted, in a folder of its own:
+    (paths, dependencies, root). Skips where it cannot be: not as root, or without one of the tools."""
+    if os.geteuid() != 0:
+        raise SkipTest("needs root, for a root of its own")
+    for tool in ("dpkg-deb", "dpkg-shlibdeps", *tools):
+        if not shutil.which(tool):
+            raise SkipTest(f"no {tool} here")
+    folder = temporary_folder()
+    os.chmod(folder, 0o755)
+    made = packages_of_this_build(folder)
+    depends = [w for p in made for w in output("dpkg-deb", "-f", p, "Depends").split(",")]
+    root = os.path.join(folder, "root")
+    os.mkdir(root)
+    make_root(root, depends + list(wanted))
+    return made, depends, root

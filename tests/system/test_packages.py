@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 
-from debian_root import make_root, output, packages_of_this_build
+from debian_root import output, root_for_packages
 from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, free_ports, keygen, main, temporary_folder
 
 PACKAGING = os.path.join(SOURCE, "packaging")
@@ -231,19 +231,8 @@ def test_slurm_script_runs():
 # ---- Packages -------------------------------------------------------------------------------------------------------
 
 def test_packages_in_a_root_of_their_own():
-    if os.geteuid() != 0:
-        raise SkipTest("needs root, for a root of its own")
-    for tool in ("dpkg-deb", "dpkg-shlibdeps", "chroot", "unshare", "strip"):
-        if not shutil.which(tool):
-            raise SkipTest(f"no {tool} here")
-    folder = temporary_folder()
-    os.chmod(folder, 0o755)
-    made = packages_of_this_build(folder)
-    depends = [w for p in made for w in output("dpkg-deb", "-f", p, "Depends").split(",")]
+    made, depends, root = root_for_packages(("chroot", "unshare", "strip"))
     assert any("libzmq5" in d for d in depends) and any("libsodium" in d for d in depends), depends
-    root = os.path.join(folder, "root")
-    os.mkdir(root)
-    make_root(root, depends)
     for package in made:
         shutil.copy(package, os.path.join(root, "tmp"))
 
