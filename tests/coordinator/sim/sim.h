@@ -184,7 +184,7 @@ struct world {
     struct sim_node node[SIM_NODES];
     int64_t last_at[2][SIM_NODES + 1][SIM_NODES + 1]; /* of what travels: order is kept on each connection */
     int64_t away_until[SIM_NODES + 1][SIM_NODES + 1];
-    struct mail *mails; /* a heap by time */
+    struct mail **mails; /* a heap by time */
     uint32_t mail_count;
     struct fault faults[SIM_FAULTS];
     uint32_t fault_count;

@@ -69,6 +69,10 @@ float sim_score(const int32_t *tokens, uint32_t count, int32_t next)
 
 /* ---- What will happen -------------------------------------------------------------------------------------------- */
 
+/* Where mails lie while they wait; the heap only points to them. */
+static struct mail places[SIM_MAILS], *spare[SIM_MAILS];
+static uint32_t places_used, spare_count;
+
 static bool earlier(const struct mail *a, const struct mail *b)
 {
     return a->at != b->at ? a->at < b->at : a->order < b->order;
@@ -80,11 +84,11 @@ static void sink(uint32_t at)
         uint32_t child = 2 * at + 1;
         if (child >= w.mail_count)
             return;
-        if (child + 1 < w.mail_count && earlier(&w.mails[child + 1], &w.mails[child]))
+        if (child + 1 < w.mail_count && earlier(w.mails[child + 1], w.mails[child]))
             child++;
-        if (!earlier(&w.mails[child], &w.mails[at]))
+        if (!earlier(w.mails[child], w.mails[at]))
             return;
-        struct mail swap = w.mails[at];
+        struct mail *swap = w.mails[at];
         w.mails[at] = w.mails[child];
         w.mails[child] = swap;
         at = child;
@@ -100,15 +104,18 @@ void sim_post(struct mail mail)
     }
     if (!mail.order)
         mail.order = ++w.orders;
+    struct mail *place = spare_count ? spare[--spare_count] : &places[places_used++];
+    *place = mail;
     uint32_t at = w.mail_count++;
-    for (; at && earlier(&mail, &w.mails[(at - 1) / 2]); at = (at - 1) / 2)
+    for (; at && earlier(place, w.mails[(at - 1) / 2]); at = (at - 1) / 2)
         w.mails[at] = w.mails[(at - 1) / 2];
-    w.mails[at] = mail;
+    w.mails[at] = place;
 }
 
 static struct mail take_first(void)
 {
-    struct mail first = w.mails[0];
+    struct mail first = *w.mails[0];
+    spare[spare_count++] = w.mails[0];
     w.mails[0] = w.mails[--w.mail_count];
     sink(0);
     return first;
@@ -465,13 +472,14 @@ static void draw_faults(void)
 
 static void draw_world(uint64_t seed, bool tracing)
 {
-    struct mail *mails = w.mails;
+    struct mail **mails = w.mails;
     struct cluster_actions actions = w.actions;
     uint64_t(*caches[SIM_NODES])[KV_PAGE_TOKENS][SIM_BLOCKS];
     for (uint32_t i = 0; i < SIM_NODES; i++)
         caches[i] = w.node[i].cache;
     memset(&w, 0, sizeof w);
     w.mails = mails ? mails : mem_zalloc(SIM_MAILS, sizeof *mails);
+    places_used = spare_count = 0;
     w.actions = actions;
     w.seed = seed;
     w.tracing = tracing;
@@ -540,7 +548,7 @@ void sim_run(uint64_t seed, bool tracing)
         int64_t earliest = w.now > w.stopped_until ? w.now : w.stopped_until;
         if (tick < earliest)
             tick = earliest;
-        if (w.mail_count && w.mails[0].at <= tick) {
+        if (w.mail_count && w.mails[0]->at <= tick) {
             struct mail mail = take_first();
             if (mail.at > w.now)
                 w.now = mail.at;
@@ -551,7 +559,7 @@ void sim_run(uint64_t seed, bool tracing)
         } else {
             break; /* it has failed, and nothing more will happen */
         }
-        if (w.now >= w.stopped_until && (!w.mail_count || w.mails[0].at > w.now))
+        if (w.now >= w.stopped_until && (!w.mail_count || w.mails[0]->at > w.now))
             coordinator_turn();
     }
     if (!sim_is_broken)
@@ -561,7 +569,7 @@ void sim_run(uint64_t seed, bool tracing)
         sim_broken("it failed, though everything came back: %s", w.failure.text);
     coordinator_end();
     while (w.mail_count) {
-        sim_mail_free(&w.mails[--w.mail_count]);
+        sim_mail_free(w.mails[--w.mail_count]);
     }
     for (uint32_t i = 0; i < w.nodes; i++)
         worker_free(i);
