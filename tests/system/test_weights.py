@@ -55,7 +55,7 @@ class Bare(Cluster):
 
     def tells(self, split, *args):
         done = self.run(split, *args)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, (done.returncode, done.stderr)
         assert done.stdout == expected(), (done.stdout, expected())
         sent = re.search(r"of weights \((\d+) bytes\)", done.stderr)
         return int(sent[1]) if sent else 0
