@@ -17,6 +17,9 @@
 #define TILE_ROWS 4u
 #define TILE_VECS 1u
 #endif
+/* Of values, few rows take more dims at once, so that memory is read in its order. */
+#define MOST_VECS 8u
+#define VECS_OF(rows) (TILE_ROWS * TILE_VECS / (rows) < MOST_VECS ? TILE_ROWS * TILE_VECS / (rows) : MOST_VECS)
 
 INLINE vf load_kv(enum kv_type type, const uint8_t *base, size_t index)
 {
@@ -26,6 +29,10 @@ INLINE vf load_kv(enum kv_type type, const uint8_t *base, size_t index)
         return v_load_i8(base + index);
     return v_load((const float *)(const void *)(base + 4 * index));
 }
+
+/* Where arithmetic takes longer than memory, what is to come is fetched meanwhile; else the core's own prefetching does
+ * better alone. */
+#define FETCH_ROWS 4u
 
 /* Fetches 32 elements: row d of the K to come. */
 INLINE void fetch_row(enum kv_type type, const uint8_t *next, uint32_t d)
@@ -51,7 +58,7 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next
                 for (uint32_t v = 0; v < TILE_VECS; v++)
                     part[r][v] = v_zero();
             for (uint32_t d = first; d < last; d++) {
-                if (slot == 0)
+                if (slot == 0 && rows >= FETCH_ROWS)
                     fetch_row(type, next, d);
                 for (uint32_t v = 0; v < TILE_VECS; v++) {
                     vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
@@ -67,7 +74,7 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next
         }
     } else {
         for (uint32_t d = 0; d < k_dim; d++) {
-            if (slot == 0)
+            if (slot == 0 && rows >= FETCH_ROWS)
                 fetch_row(type, next, d);
             for (uint32_t v = 0; v < TILE_VECS; v++) {
                 vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
@@ -115,19 +122,21 @@ INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next
                         uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     const uint8_t *scales = v + (size_t)step * KV_PAGE_TOKENS;
-    vf sum[TILE_ROWS][TILE_VECS];
+    vf sum[TILE_ROWS][MOST_VECS];
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < vecs; i++)
             sum[r][i] = v_load(acc + r * acc_stride + dim + 16 * i);
     for (uint32_t slot = begin; slot < end; slot++) {
+        const uint32_t each = type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
         float scale = 1;
-        if (type == KV_Q8) { /* a tile of dims lies within one block of 32 */
-            uint16_t bits;
-            memcpy(&bits, scales + 2 * (slot * blocks + dim / 32), sizeof bits);
-            scale = f16_to_f32(bits);
-        }
-        __builtin_prefetch(next + (type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1) * ((size_t)slot * step + dim));
+        for (uint32_t at = 0; at < 16 * vecs * each && rows >= FETCH_ROWS; at += 64)
+            __builtin_prefetch(next + each * ((size_t)slot * step + dim) + at);
         for (uint32_t i = 0; i < vecs; i++) {
+            if (type == KV_Q8 && i % 2 == 0) { /* tiles begin with a block of 32, or are one vector */
+                uint16_t bits;
+                memcpy(&bits, scales + 2 * (slot * blocks + dim / 32 + i / 2), sizeof bits);
+                scale = f16_to_f32(bits);
+            }
             vf a = load_kv(type, v, (size_t)slot * step + dim + 16 * i);
             for (uint32_t r = 0; r < rows; r++) {
                 float weight = e[r * e_stride + slot];
@@ -145,9 +154,11 @@ INLINE void values_rows(enum kv_type type, const uint8_t *v, const uint8_t *next
                         size_t acc_stride)
 {
     uint32_t step = kv_v_step(v_dim), blocks = kv_blocks(v_dim), dim = 0;
-    for (; dim + 16 * TILE_VECS <= step; dim += 16 * TILE_VECS)
-        values_tile(type, v, next, step, blocks, dim, TILE_VECS, e, e_stride, rows, begin, end, acc, acc_stride);
-    if (dim < step)
+    for (; dim + 16 * VECS_OF(rows) <= step; dim += 16 * VECS_OF(rows))
+        values_tile(type, v, next, step, blocks, dim, VECS_OF(rows), e, e_stride, rows, begin, end, acc, acc_stride);
+    for (; VECS_OF(rows) > 2 && dim + 32 <= step; dim += 32)
+        values_tile(type, v, next, step, blocks, dim, 2, e, e_stride, rows, begin, end, acc, acc_stride);
+    for (; dim < step; dim += 16)
         values_tile(type, v, next, step, blocks, dim, 1, e, e_stride, rows, begin, end, acc, acc_stride);
 }
 

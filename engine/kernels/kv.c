@@ -24,12 +24,13 @@ struct kv_layout kv_layout_of(const struct kv_shape *shape)
     size_t each = element_bytes(shape->type), scales = shape->type == KV_Q8 ? 2 : 0;
     size_t k = KV_PAGE_TOKENS * (shape->k_dim * each + kv_blocks(shape->k_dim) * scales);
     size_t v = KV_PAGE_TOKENS * (kv_v_step(shape->v_dim) * each + kv_blocks(shape->v_dim) * scales);
-    return (struct kv_layout){round64(k), round64(k) + round64(v)};
+    return (struct kv_layout){round64(k), round64(v), shape->kv_heads * round64(k)};
 }
 
 size_t kv_page_bytes(const struct kv_shape *shape)
 {
-    return shape->kv_heads * kv_layout_of(shape).head_bytes;
+    struct kv_layout layout = kv_layout_of(shape);
+    return shape->kv_heads * (layout.k_bytes + layout.v_bytes);
 }
 
 /* Up to 32 values as int8 with a binary16 scale. */
@@ -92,9 +93,9 @@ static void store_v(enum kv_type type, uint8_t *page, uint32_t dim, uint32_t slo
 void kv_store(const struct kv_shape *shape, void *page, uint32_t slot, const float *k, const float *v)
 {
     struct kv_layout layout = kv_layout_of(shape);
-    uint8_t *head = page;
-    for (uint32_t h = 0; h < shape->kv_heads; h++, head += layout.head_bytes) {
-        store_k(shape->type, head, shape->k_dim, slot, k + (size_t)h * shape->k_dim);
-        store_v(shape->type, head + layout.v_offset, shape->v_dim, slot, v + (size_t)h * shape->v_dim);
+    uint8_t *k_page = page, *v_page = k_page + layout.v_offset;
+    for (uint32_t h = 0; h < shape->kv_heads; h++) {
+        store_k(shape->type, k_page + h * layout.k_bytes, shape->k_dim, slot, k + (size_t)h * shape->k_dim);
+        store_v(shape->type, v_page + h * layout.v_bytes, shape->v_dim, slot, v + (size_t)h * shape->v_dim);
     }
 }

@@ -1,6 +1,7 @@
 /* Attention over pages. Query heads that share a kv head, of neighbouring queries of one sequence, form a unit of up to
- * 16 rows that reads each page once. Units go over the pool; when there are fewer units than threads, a long context is
- * cut at its segments of 512 positions instead, where the sum is cut in any case. Owns nothing. */
+ * 16 rows that reads each page once. Units go over the pool; a thread takes several kv heads of the same queries page by
+ * page, for they lie side by side and memory is at its best in long streams. When there are fewer units than threads, a
+ * long context is cut at its segments of 512 positions instead, where the sum is cut in any case. Owns nothing. */
 #include <math.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@
 #define SEGMENT 512u
 #define SEGMENT_PAGES (SEGMENT / KV_PAGE_TOKENS)
 #define GROUPS_AT_ONCE 64u
+#define UNITS_AT_ONCE 8u /* of the same queries, by one thread */
+#define ROWS_AT_ONCE 32u /* that they have together */
 
 struct work {
     const struct attention_shape *shape;
@@ -23,6 +26,7 @@ struct work {
         uint32_t first, count; /* neighbouring queries of one sequence */
     } groups[GROUPS_AT_ONCE];
     uint32_t group_count, head_parts; /* the heads of one kv head in parts of ≤ UNIT_ROWS */
+    uint32_t group_units;             /* units of one group: kv heads × head_parts */
     size_t row_floats;                /* context rounded up to pages, and one more */
     float *scratch;
     size_t thread_floats;
@@ -67,19 +71,35 @@ static size_t segments_of(uint32_t context)
     return context / SEGMENT + 2;
 }
 
+/* Scores of all rows, then what each unit has. */
+static size_t thread_floats_of(const struct attention_shape *shape, size_t row_floats)
+{
+    return ROWS_AT_ONCE * row_floats + UNITS_AT_ONCE * (q_floats(shape) + 2 * v_floats(shape));
+}
+
 size_t attention_scratch_bytes(const struct attention_shape *shape, int threads, uint32_t context)
 {
-    size_t scores = UNIT_ROWS * row_floats_of(context) + q_floats(shape);
-    size_t each = scores + 2 * v_floats(shape), cut = scores + (segments_of(context) + 1) * v_floats(shape);
-    size_t all = each * (size_t)threads;
+    size_t cut = UNIT_ROWS * row_floats_of(context) + q_floats(shape) + (segments_of(context) + 1) * v_floats(shape);
+    size_t all = thread_floats_of(shape, row_floats_of(context)) * (size_t)threads;
     return (all > cut ? all : cut) * sizeof(float) + 64;
 }
 
-/* The unit's kv head in one of its pages; past its last page, the last. */
+/* One of the unit's pages; past its last page, the last. */
 static const uint8_t *page_of(const struct work *w, const struct unit *u, uint32_t page)
 {
     page = page < u->last_page ? page : u->last_page;
-    return w->base + u->pages[page] * w->page_stride + u->kv_head * w->layout.head_bytes;
+    return w->base + u->pages[page] * w->page_stride;
+}
+
+/* The part of the unit's kv head in it. */
+static const uint8_t *k_of(const struct work *w, const struct unit *u, uint32_t page)
+{
+    return page_of(w, u, page) + u->kv_head * w->layout.k_bytes;
+}
+
+static const uint8_t *v_of(const struct work *w, const struct unit *u, uint32_t page)
+{
+    return page_of(w, u, page) + w->layout.v_offset + u->kv_head * w->layout.v_bytes;
 }
 
 /* Unit number `index` of the present groups: rows, what they see, what is read. */
@@ -114,13 +134,15 @@ static void unit_make(const struct work *w, size_t index, struct unit *u)
     u->last_page = (high - 1) / KV_PAGE_TOKENS;
 }
 
-static void unit_scores(const struct work *w, struct unit *u, uint32_t page_begin, uint32_t page_end)
+/* Of units of the same queries. */
+static void units_scores(const struct work *w, struct unit *units, uint32_t count, uint32_t page_begin, uint32_t page_end)
 {
     const struct attention_shape *shape = w->shape;
     for (uint32_t page = page_begin; page < page_end; page++)
-        kernels->scores[shape->kv.type](page_of(w, u, page), page_of(w, u, page + PAGES_AHEAD), shape->kv.k_dim, u->q,
-                                        u->count, shape->scale,
-                                        u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS, w->row_floats);
+        for (struct unit *u = units; u < units + count; u++)
+            kernels->scores[shape->kv.type](k_of(w, u, page), k_of(w, u, page + PAGES_AHEAD), shape->kv.k_dim, u->q,
+                                            u->count, shape->scale,
+                                            u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS, w->row_floats);
 }
 
 /* Scores of row r to weights e, and 1/sum. */
@@ -156,30 +178,36 @@ static uint32_t slots_end(const struct row *row, uint32_t page)
     return row->high <= from ? 0 : row->high - from < KV_PAGE_TOKENS ? row->high - from : KV_PAGE_TOKENS;
 }
 
-/* The weighted values of one segment, from 0, into partial. */
-static void unit_segment(const struct work *w, const struct unit *u, uint32_t segment, float *partial)
+static void unit_values(const struct work *w, const struct unit *u, uint32_t page)
 {
     const struct attention_shape *shape = w->shape;
     size_t step = kv_v_step(shape->kv.v_dim);
-    uint32_t page = segment * SEGMENT_PAGES, last = page + SEGMENT_PAGES - 1;
-    page = page > u->first_page ? page : u->first_page;
-    last = last < u->last_page ? last : u->last_page;
-    memset(partial, 0, u->count * step * sizeof *partial);
-    for (; page <= last; page++) {
-        const uint8_t *v = page_of(w, u, page) + w->layout.v_offset;
-        const uint8_t *next_v = page_of(w, u, page + PAGES_AHEAD) + w->layout.v_offset;
-        const float *e = u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS;
-        for (uint32_t r = 0, next; r < u->count; r = next) { /* rows that see the same slots go together */
-            uint32_t begin = slots_begin(&u->rows[r], page), end = slots_end(&u->rows[r], page);
-            for (next = r + 1; next < u->count && slots_begin(&u->rows[next], page) == begin &&
-                               slots_end(&u->rows[next], page) == end;
-                 next++)
-                ;
-            if (begin < end)
-                kernels->values[shape->kv.type](v, next_v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats,
-                                                next - r, begin, end, partial + r * step, step);
-        }
+    const uint8_t *v = v_of(w, u, page), *next_v = v_of(w, u, page + PAGES_AHEAD);
+    const float *e = u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS;
+    for (uint32_t r = 0, next; r < u->count; r = next) { /* rows that see the same slots go together */
+        uint32_t begin = slots_begin(&u->rows[r], page), end = slots_end(&u->rows[r], page);
+        for (next = r + 1; next < u->count && slots_begin(&u->rows[next], page) == begin &&
+                           slots_end(&u->rows[next], page) == end;
+             next++)
+            ;
+        if (begin < end)
+            kernels->values[shape->kv.type](v, next_v, shape->kv.v_dim, e + r * w->row_floats, w->row_floats, next - r,
+                                            begin, end, u->partial + r * step, step);
     }
+}
+
+/* The weighted values of one segment, from 0, into the units' partial: of units of the same queries. */
+static void units_segment(const struct work *w, const struct unit *units, uint32_t count, uint32_t segment)
+{
+    size_t step = kv_v_step(w->shape->kv.v_dim);
+    uint32_t page = segment * SEGMENT_PAGES, last = page + SEGMENT_PAGES - 1;
+    page = page > units->first_page ? page : units->first_page;
+    last = last < units->last_page ? last : units->last_page;
+    for (uint32_t i = 0; i < count; i++)
+        memset(units[i].partial, 0, units[i].count * step * sizeof *units[i].partial);
+    for (; page <= last; page++)
+        for (uint32_t i = 0; i < count; i++)
+            unit_values(w, &units[i], page);
 }
 
 static void add_partial(const struct work *w, struct unit *u, uint32_t row, const float *partial)
@@ -195,29 +223,48 @@ static void row_finish(const struct work *w, struct unit *u, uint32_t r)
         u->rows[r].out[d] = sums[d] * u->inverse[r];
 }
 
-/* A whole unit by one thread. */
+/* Whole units by one thread: as many of the same queries as it may take, from unit `first` on. Returns how many. */
+static uint32_t run_units(const struct work *w, size_t first, size_t end, float *scratch)
+{
+    struct unit units[UNITS_AT_ONCE] = {0};
+    uint32_t count = 0, rows = 0;
+    size_t last = first - first % w->group_units + w->group_units; /* behind the group's last */
+    float *own = scratch + ROWS_AT_ONCE * w->row_floats;
+    while (count < UNITS_AT_ONCE && first + count < end && first + count < last) {
+        struct unit *u = &units[count];
+        u->q = own;
+        u->sums = own + q_floats(w->shape);
+        u->partial = u->sums + v_floats(w->shape);
+        u->scores = scratch + rows * w->row_floats;
+        unit_make(w, first + count, u);
+        if (rows + u->count > ROWS_AT_ONCE)
+            break;
+        memset(u->sums, 0, v_floats(w->shape) * sizeof *u->sums);
+        own = u->partial + v_floats(w->shape);
+        rows += u->count;
+        count++;
+    }
+    units_scores(w, units, count, units->first_page, units->last_page + 1);
+    for (struct unit *u = units; u < units + count; u++)
+        for (uint32_t r = 0; r < u->count; r++)
+            row_weights(w, u, r);
+    for (uint32_t s = units->first_page / SEGMENT_PAGES; s <= units->last_page / SEGMENT_PAGES; s++) {
+        units_segment(w, units, count, s);
+        for (struct unit *u = units; u < units + count; u++)
+            for (uint32_t r = 0; r < u->count; r++)
+                add_partial(w, u, r, u->partial);
+    }
+    for (struct unit *u = units; u < units + count; u++)
+        for (uint32_t r = 0; r < u->count; r++)
+            row_finish(w, u, r);
+    return count;
+}
+
 static void units_body(void *context, size_t begin, size_t end, int thread)
 {
     struct work *w = context;
-    for (size_t i = begin; i < end; i++) {
-        struct unit u;
-        u.q = w->scratch + (size_t)thread * w->thread_floats;
-        u.scores = u.q + q_floats(w->shape);
-        u.sums = u.scores + UNIT_ROWS * w->row_floats;
-        unit_make(w, i, &u);
-        u.partial = u.sums + v_floats(w->shape);
-        memset(u.sums, 0, v_floats(w->shape) * sizeof *u.sums);
-        unit_scores(w, &u, u.first_page, u.last_page + 1);
-        for (uint32_t r = 0; r < u.count; r++)
-            row_weights(w, &u, r);
-        for (uint32_t s = u.first_page / SEGMENT_PAGES; s <= u.last_page / SEGMENT_PAGES; s++) {
-            unit_segment(w, &u, s, u.partial);
-            for (uint32_t r = 0; r < u.count; r++)
-                add_partial(w, &u, r, u.partial);
-        }
-        for (uint32_t r = 0; r < u.count; r++)
-            row_finish(w, &u, r);
-    }
+    while (begin < end)
+        begin += run_units(w, begin, end, w->scratch + (size_t)thread * w->thread_floats);
 }
 
 /* One unit by all threads: scores by segment, weights by row, values by segment, sums by row. */
@@ -227,7 +274,7 @@ static void cut_scores(void *context, size_t begin, size_t end, int thread)
     struct unit *u = w->unit;
     uint32_t first = u->first_page / SEGMENT_PAGES;
     uint32_t page = (first + (uint32_t)begin) * SEGMENT_PAGES, stop = (first + (uint32_t)end) * SEGMENT_PAGES;
-    unit_scores(w, u, page > u->first_page ? page : u->first_page, stop <= u->last_page ? stop : u->last_page + 1);
+    units_scores(w, u, 1, page > u->first_page ? page : u->first_page, stop <= u->last_page ? stop : u->last_page + 1);
 }
 
 static void cut_weights(void *context, size_t begin, size_t end, int thread)
@@ -240,9 +287,11 @@ static void cut_weights(void *context, size_t begin, size_t end, int thread)
 static void cut_values(void *context, size_t begin, size_t end, int thread)
 {
     struct work *w = context;
-    for (size_t s = begin; s < end; s++)
-        unit_segment(w, w->unit, w->unit->first_page / SEGMENT_PAGES + (uint32_t)s,
-                     w->unit->partial + s * v_floats(w->shape));
+    struct unit u = *w->unit;
+    for (size_t s = begin; s < end; s++) {
+        u.partial = w->unit->partial + s * v_floats(w->shape);
+        units_segment(w, &u, 1, u.first_page / SEGMENT_PAGES + (uint32_t)s);
+    }
 }
 
 static void unit_cut(struct pool *pool, struct work *w, size_t index)
@@ -295,11 +344,12 @@ void op_attention(struct pool *pool, const struct attention_shape *shape, const 
         .row_floats = row_floats_of(context),
         .scratch = scratch,
     };
-    w.thread_floats = q_floats(shape) + UNIT_ROWS * w.row_floats + 2 * v_floats(shape);
+    w.thread_floats = thread_floats_of(shape, w.row_floats);
+    w.group_units = shape->kv.kv_heads * w.head_parts;
     uint32_t together = heads < UNIT_ROWS ? UNIT_ROWS / heads : 1;
     for (uint32_t first = 0; first < n;) {
         first = take_groups(&w, first, n, together);
-        size_t units = (size_t)w.group_count * shape->kv.kv_heads * w.head_parts;
+        size_t units = (size_t)w.group_count * w.group_units;
         uint32_t longest = 0;
         for (uint32_t g = 0; g < w.group_count; g++) {
             uint32_t position = queries[w.groups[g].first + w.groups[g].count - 1].position;

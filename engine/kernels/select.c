@@ -8,7 +8,7 @@
 #include "engine/kernels/ops.h"
 #include "engine/kernels/table.h"
 
-#define VERSION 2u
+#define VERSION 3u
 
 static struct kernel_table chosen;
 const struct kernel_table *kernels = &chosen;
