@@ -137,8 +137,7 @@ struct kernel_table {
     uint64_t (*probe_read)(const void *data, size_t bytes);
 };
 
-/* Where things lie in a page of the KV cache: for each kv head in turn K (k_dim rows of 32 positions), its scales
- * (Q8: one binary16 for each 32 dims and position), V (32 rows of v_step elements), its scales (Q8: 32 rows). */
+/* Of a page of the KV cache (kv.h): blocks of 32 dims, which in Q8 have a scale, and the length of a row of V. */
 static inline uint32_t kv_blocks(uint32_t dim)
 {
     return (dim + 31) / 32;
