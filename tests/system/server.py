@@ -35,10 +35,10 @@ class Server:
         server.port = int(re.search(r"http://[^ ]*:(\d+)", line).group(1))
         return server
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=240):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
-    def request(self, method, path, body=None, headers=None, timeout=60):
+    def request(self, method, path, body=None, headers=None, timeout=240):
         """(status, headers, bytes)"""
         connection = self.connect(timeout)
         if isinstance(body, (dict, list)):
