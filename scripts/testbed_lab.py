@@ -297,11 +297,12 @@ class Bed:
         self.config = os.path.join(self.folder, "cluster.yaml")
         self.write(self.config, self.document.get("links"))
 
-    def write(self, path, links=None):
+    def write(self, path, links=None, only=None):
+        """The lab's cluster.yaml: with these links, and of one node only if it is named."""
         out = {k: v for k, v in self.document.items() if k not in ("testbed", "links")}
         out["coordinator"] = {"key": "coordinator.key"}
         out["nodes"] = [{**node, "endpoint": f"tcp://10.77.0.{i + 1}:{self.port(i)}", "public_key": self.public[i]}
-                        for i, node in enumerate(self.document["nodes"])]
+                        for i, node in enumerate(self.document["nodes"]) if only in (None, node["name"])]
         if links:
             out["links"] = links
         with open(path, "w") as f:

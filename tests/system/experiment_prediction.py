@@ -107,6 +107,15 @@ def plan(bed, config, model, objective, split=None):
     return (blocks, found["microbatches"] if objective == "throughput" else len(blocks)), ""
 
 
+def measure_each_alone(bed, names, model, objective):
+    """Boards do not share a memory, as the workers of a lab do: each is measured while the others rest. Their caches keep it."""
+    for name in names:
+        alone = os.path.join(bed.folder, f"{name}.alone.yaml")
+        bed.write(alone, only=name)
+        plan(bed, alone, model, objective)  # whether it holds the model alone or not
+        bench(bed, alone, model, objective, (1,), 1, 1, 2)
+
+
 def compositions(blocks, parts):
     for cuts in itertools.combinations(range(1, blocks), parts - 1):
         marks = (0, *cuts, blocks)
@@ -133,6 +142,7 @@ def run(number, build, models, quick=False):
         },
     }
     with lab.Bed(document, build, [os.path.dirname(model)]) as bed:
+        measure_each_alone(bed, names, model, objective)
         found, why = plan(bed, bed.config, model, objective)
         if not found:
             raise lab.BedError(why)
