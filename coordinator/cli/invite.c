@@ -21,7 +21,7 @@
 #include "proto/link.h"
 
 #define ANSWER_MS 1000 /* for the last message to leave, and for a board that asks again */
-#define REACH_MS 6000  /* for the board to start serving once it is in */
+#define REACH_MS 20000 /* for the board to start serving once it is in */
 
 static const struct command_help help = {
     "brigade invite [-c cluster.yaml] [--listen ENDPOINT] [--address HOST] [--expires TIME] [--yes] [--json]",

@@ -235,7 +235,7 @@ def test_a_person_decides():
 def test_revoking_takes_effect_at_once():
     """In the middle of a stream: the board is out before the stream ends, the stream says what it would have said, and the
     board computes nothing any more, though it would answer."""
-    cluster = Cluster(3, extra="# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n", env=lab.slower(9))
+    cluster = Cluster(3, extra="# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n", env=lab.slower(25))
     ask = {"max_tokens": 300, "temperature": 0, "ignore_eos": True}
     want = brigade_json("run", "-m", MODEL, "-p", "Once upon a time", "-n", "300", "--temp", "0", "--ignore-eos")["text"]
     server, said = Server("-c", cluster.config, "--stages", "3"), []
@@ -252,8 +252,11 @@ def test_revoking_takes_effect_at_once():
     assert open(cluster.config).read().endswith("# the end\nlinks: [{from: w0, to: w2, bandwidth: 9Gbit, rtt: 1ms}]\n")
     stream.join()
     assert "".join(e["choices"][0]["text"] for e in said if e["choices"]) == want
-    status = json.loads(server.get("/status"))
-    assert status["status"] == "ready" and {s["device"] for s in status["plan"]["stages"]} == {"w0", "w2"}, status
+
+    def planned_without():  # perhaps a moment after the stream, which may end with the old plan
+        status = json.loads(server.get("/status"))
+        return status["status"] == "ready" and {s["device"] for s in status["plan"]["stages"]} == {"w0", "w2"}
+    until(planned_without, "w1 is in the plan")
 
     def computed():
         return next(n["tokens"] for n in brigade_json("status", "-c", with_all)["nodes"] if n["name"] == "w1")
