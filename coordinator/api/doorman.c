@@ -4,11 +4,15 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <microhttpd.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -19,6 +23,9 @@
 #define ROUND_MS 50    /* between two looks at clocks and room, while there are guests or no room */
 #define LISTENER UINT64_MAX
 #define WAKE (UINT64_MAX - 1)
+#define NO_HTTP                                                                              \
+    "{\"error\":{\"message\":\"this is no HTTP request; the server speaks plain HTTP/1.1\"," \
+    "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"no_http\"}}"
 
 struct guest {
     int socket; /* -1: free */
@@ -32,7 +39,8 @@ struct doorman {
     pthread_t thread;
     atomic_bool stopped, closing;
     bool listening;
-    struct guest *guests; /* [o.guests] */
+    char refusal[512];
+    struct guest *guests; /* [o.connections] */
     unsigned count;
 };
 
@@ -57,6 +65,22 @@ enum doorman_verdict doorman_judge(const char *bytes, size_t n)
     return bytes[at] == ' ' && at > begin ? DOORMAN_WELCOME : DOORMAN_REFUSE;
 }
 
+static void welcome(struct doorman *d, int socket)
+{
+    struct sockaddr_storage peer;
+    socklen_t bytes = sizeof peer;
+    if (getpeername(socket, (struct sockaddr *)&peer, &bytes))
+        close(socket);
+    else
+        MHD_add_connection(d->o.daemon, socket, (struct sockaddr *)&peer, bytes); /* closes it if it does not take it */
+}
+
+static bool has_room(const struct doorman *d)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(d->o.daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return !info || info->num_connections + d->count < d->o.connections;
+}
+
 static void leave(struct doorman *d, struct guest *g)
 {
     epoll_ctl(d->epoll, EPOLL_CTL_DEL, g->socket, NULL);
@@ -73,7 +97,7 @@ static void turn_away(struct doorman *d, struct guest *g)
 
 static void refuse(struct doorman *d, struct guest *g)
 {
-    if (send(g->socket, d->o.refusal, strlen(d->o.refusal), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 || shutdown(g->socket, SHUT_WR)) {
+    if (send(g->socket, d->refusal, strlen(d->refusal), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 || shutdown(g->socket, SHUT_WR)) {
         turn_away(d, g);
         return;
     }
@@ -102,7 +126,7 @@ static void look(struct doorman *d, struct guest *g, uint32_t events)
         if (verdict == DOORMAN_WELCOME) {
             int socket = g->socket;
             leave(d, g);
-            d->o.welcome(d->o.context, socket);
+            welcome(d, socket);
             return;
         }
         if (ended) {
@@ -120,7 +144,7 @@ static void look(struct doorman *d, struct guest *g, uint32_t events)
 static void let_in(struct doorman *d)
 {
     for (;;) {
-        if (!d->o.has_room(d->o.context, d->count + 1))
+        if (!has_room(d))
             return;
         int socket = accept4(d->o.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (socket < 0) {
@@ -129,11 +153,11 @@ static void let_in(struct doorman *d)
             return;
         }
         unsigned i = 0;
-        while (i < d->o.guests && d->guests[i].socket >= 0)
+        while (i < d->o.connections && d->guests[i].socket >= 0)
             i++;
         struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.u64 = i};
-        if (i == d->o.guests || epoll_ctl(d->epoll, EPOLL_CTL_ADD, socket, &event)) {
-            d->o.welcome(d->o.context, socket); /* no place to wait: unseen */
+        if (i == d->o.connections || epoll_ctl(d->epoll, EPOLL_CTL_ADD, socket, &event)) {
+            welcome(d, socket); /* no place to wait: unseen */
             continue;
         }
         d->guests[i] = (struct guest){.socket = socket, .until_ms = clock_ms() + (int64_t)d->o.seconds * 1000};
@@ -145,7 +169,7 @@ static void let_in(struct doorman *d)
 /* The listener is heard only where there is room. Returns whether it is. */
 static bool listen_if_room(struct doorman *d)
 {
-    bool wanted = !atomic_load(&d->stopped) && d->o.has_room(d->o.context, d->count + 1);
+    bool wanted = !atomic_load(&d->stopped) && has_room(d);
     if (wanted != d->listening) {
         struct epoll_event event = {.events = wanted ? EPOLLIN : 0, .data.u64 = LISTENER};
         d->listening = !epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->o.listener, &event) ? wanted : d->listening;
@@ -156,7 +180,7 @@ static bool listen_if_room(struct doorman *d)
 static void send_late_ones_away(struct doorman *d)
 {
     int64_t now = clock_ms();
-    for (unsigned i = 0; i < d->o.guests && d->count; i++)
+    for (unsigned i = 0; i < d->o.connections && d->count; i++)
         if (d->guests[i].socket >= 0 && d->guests[i].until_ms <= now)
             turn_away(d, &d->guests[i]);
 }
@@ -174,7 +198,7 @@ static void *stand_at_the_door(void *argument)
             knocks |= who == LISTENER;
             if (who == WAKE && read(d->wake, &told, sizeof told) < 0)
                 continue;
-            if (who < d->o.guests && d->guests[who].socket >= 0)
+            if (who < d->o.connections && d->guests[who].socket >= 0)
                 look(d, &d->guests[who], events[i].events);
         }
         if (knocks && !atomic_load(&d->stopped)) /* last: who comes in now takes the place of nobody who has an event */
@@ -189,7 +213,7 @@ static void *stand_at_the_door(void *argument)
 
 static void destroy(struct doorman *d)
 {
-    for (unsigned i = 0; d->guests && i < d->o.guests; i++)
+    for (unsigned i = 0; d->guests && i < d->o.connections; i++)
         if (d->guests[i].socket >= 0)
             close(d->guests[i].socket);
     if (d->epoll >= 0)
@@ -206,10 +230,13 @@ int doorman_open(const struct doorman_options *options, struct doorman **out, st
     if (!d)
         return error_set(err, ERR_NOMEM, "out of memory for taking connections in");
     d->o = *options;
+    snprintf(d->refusal, sizeof d->refusal,
+             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+             sizeof NO_HTTP - 1, NO_HTTP);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    d->guests = mem_zalloc(d->o.guests, sizeof *d->guests);
-    for (unsigned i = 0; d->guests && i < d->o.guests; i++)
+    d->guests = mem_zalloc(d->o.connections, sizeof *d->guests);
+    for (unsigned i = 0; d->guests && i < d->o.connections; i++)
         d->guests[i].socket = -1;
     struct epoll_event wake = {.events = EPOLLIN, .data.u64 = WAKE}, door = {.events = 0, .data.u64 = LISTENER};
     int rc = d->epoll < 0 || d->wake < 0 || epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->wake, &wake) ||

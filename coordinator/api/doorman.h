@@ -1,28 +1,23 @@
 /* Takes connections in and looks at their first bytes before libmicrohttpd does, which closes without a word what begins
- * like no HTTP request (a TLS handshake, another protocol, noise): here that is answered, and then closed.
+ * like no HTTP request (a TLS handshake, another protocol, noise): here that gets a 400, and then is closed.
  *
  * One thread of its own. What has sent nothing yet waits with it, for a bounded time; who may come in is handed over. */
 #ifndef BRIGADE_COORDINATOR_API_DOORMAN_H
 #define BRIGADE_COORDINATOR_API_DOORMAN_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 
+struct MHD_Daemon;
 struct doorman;
 
 struct doorman_options {
-    int listener;     /* borrowed; does not block */
-    unsigned guests;  /* connections that wait here at most */
-    unsigned seconds; /* in which the first bytes must have come */
-    const char *refusal; /* a whole HTTP reply; borrowed */
-    /* On its thread: takes a connection whose first line begins like a request's. */
-    void (*welcome)(void *context, int socket);
-    /* Whether there is room for so many more; where there is none, they wait in the listener's backlog. */
-    bool (*has_room)(void *context, unsigned more);
-    void *context;
+    int listener;              /* borrowed; does not block */
+    struct MHD_Daemon *daemon; /* who gets those that may come in; borrowed */
+    unsigned connections;      /* here and there together, at most; others wait in the listener's backlog */
+    unsigned seconds;          /* in which the first bytes must have come */
 };
 
 int doorman_open(const struct doorman_options *options, struct doorman **out, struct error *err);

@@ -25,9 +25,6 @@
 #define DISCARD_FACTOR 16          /* a body over the bound is read to its end and dropped, up to so many bounds */
 #define STREAM_BLOCK_BYTES 16384
 #define CONNECTIONS_SPARE 64       /* handed over, and not yet counted by libmicrohttpd */
-#define NO_HTTP                                                                                                         \
-    "{\"error\":{\"message\":\"this is no HTTP request; the server speaks plain HTTP/1.1\","                              \
-    "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"no_http\"}}"
 #define SOCKET_SEND_BYTES (256 * 1024) /* what the kernel may hold for one reader, so that slow ones are noticed */
 
 enum reply_kind { REPLY_NONE, REPLY_WHOLE, REPLY_STREAM };
@@ -67,7 +64,6 @@ struct http_server {
     struct MHD_Daemon *daemon;
     struct hangup_watch *watch;
     struct doorman *doorman;
-    char refusal[512]; /* of what is no HTTP */
     bool quiesced;
     atomic_bool closing;
     pthread_mutex_t lock; /* what follows */
@@ -473,41 +469,6 @@ void http_end(struct http_call *c, const char *last)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* ---- The doorman's thread --------------------------------------------------------------------------------------------- */
-
-static void welcome(void *context, int socket)
-{
-    struct http_server *s = context;
-    struct sockaddr_storage peer;
-    socklen_t bytes = sizeof peer;
-    if (getpeername(socket, (struct sockaddr *)&peer, &bytes))
-        close(socket);
-    else
-        MHD_add_connection(s->daemon, socket, (struct sockaddr *)&peer, bytes); /* closes it if it does not take it */
-}
-
-static bool has_room(void *context, unsigned more)
-{
-    struct http_server *s = context;
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-    return !info || info->num_connections + more <= s->o.connections;
-}
-
-static int open_door(struct http_server *s, struct error *err)
-{
-    const struct doorman_options o = {.listener = s->listener,
-                                      .guests = s->o.connections,
-                                      .seconds = s->o.body_seconds,
-                                      .refusal = s->refusal,
-                                      .welcome = welcome,
-                                      .has_room = has_room,
-                                      .context = s};
-    snprintf(s->refusal, sizeof s->refusal,
-             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
-             sizeof NO_HTTP - 1, NO_HTTP);
-    return doorman_open(&o, &s->doorman, err);
-}
-
 /* ---- The server ----------------------------------------------------------------------------------------------------- */
 
 int http_open(const struct http_options *options, struct http_server **out, struct error *err)
@@ -533,7 +494,8 @@ int http_open(const struct http_options *options, struct http_server **out, stru
         rc = error_set(err, ERR_IO, "the HTTP server does not start: %s", strerror(errno));
         goto fail;
     }
-    if ((rc = open_door(s, err)))
+    const struct doorman_options door = {s->listener, s->daemon, s->o.connections, s->o.body_seconds};
+    if ((rc = doorman_open(&door, &s->doorman, err)))
         goto fail;
     *out = s;
     return 0;
