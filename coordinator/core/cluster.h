@@ -221,6 +221,9 @@ uint32_t cluster_node_host(const struct cluster *c, uint32_t node);
 void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
 /* The same of its weights plane; false when it has none. */
 bool cluster_weights_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);
+/* The node that had a block when all was well, still answers, and can hand its KV pages to this one, which is to have the
+ * block now; CLUSTER_NODES_MAX: none. */
+uint32_t cluster_page_source(const struct cluster *c, uint32_t block, uint32_t node);
 /* Rate from one to the other, and round trip; false when unknown. */
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
                           double *rtt_seconds, bool *measured);

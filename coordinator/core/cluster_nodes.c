@@ -171,6 +171,18 @@ bool cluster_weights_endpoint(const struct cluster *c, uint32_t node, char *text
     return n->weights_port != 0;
 }
 
+uint32_t cluster_page_source(const struct cluster *c, uint32_t block, uint32_t node)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        const struct member *m = &c->members[i];
+        if (m->had && block >= m->had_first && block <= m->had_last && m->node.welcomed)
+            return i != node && m->node.weights_port && m->node.kernels_version == c->members[node].node.kernels_version
+                       ? i
+                       : CLUSTER_NODES_MAX;
+    }
+    return CLUSTER_NODES_MAX;
+}
+
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s, double *rtt_seconds,
                           bool *measured)
 {

@@ -176,17 +176,6 @@ static bool measure_links(struct cluster *c, int64_t now_us)
     return done;
 }
 
-/* The node that had a block when all was well and still answers, if another one is to have it now; else NULL. */
-static struct member *had_before(struct cluster *c, uint32_t block, const struct member *now)
-{
-    for (uint32_t i = 0; i < c->member_count; i++) {
-        struct member *m = &c->members[i];
-        if (m->had && block >= m->had_first && block <= m->had_last && m->node.welcomed)
-            return m != now && m->node.weights_port && m->node.kernels_version == now->node.kernels_version ? m : NULL;
-    }
-    return NULL;
-}
-
 /* What a stage's node may fetch from those that had its blocks, as entries from c->fetch[at] on; returns how many. */
 static uint32_t list_fetches(struct cluster *c, const struct cluster_stage *s, uint32_t at)
 {
@@ -194,7 +183,8 @@ static uint32_t list_fetches(struct cluster *c, const struct cluster_stage *s, u
     uint32_t first = at;
     const struct member *last = NULL;
     for (uint32_t b = s->first_block; b <= s->last_block && load->page_count; b++) {
-        struct member *from = had_before(c, b, &c->members[s->node]);
+        uint32_t source = cluster_page_source(c, b, s->node);
+        struct member *from = source < CLUSTER_NODES_MAX ? &c->members[source] : NULL;
         if (from && from == last) {
             c->fetch[at - 1].last_block = b;
         } else if (from && at < 2 * c->member_count &&
@@ -204,7 +194,7 @@ static uint32_t list_fetches(struct cluster *c, const struct cluster_stage *s, u
             struct control_neighbour *n = &c->fetch_from[at++];
             snprintf(n->name, sizeof n->name, "%s", from->node.name);
             snprintf(n->public_key, sizeof n->public_key, "%s", from->node.public_key);
-            cluster_weights_endpoint(c, (uint32_t)(from - c->members), n->endpoint, sizeof n->endpoint);
+            cluster_weights_endpoint(c, source, n->endpoint, sizeof n->endpoint);
             from->leaves = true;
         } else {
             from = NULL;

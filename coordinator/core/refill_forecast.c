@@ -30,18 +30,6 @@ static bool had(const struct runner *r, uint32_t node, uint32_t *first, uint32_t
     return false;
 }
 
-/* Another node that had this block and answers; CLUSTER_NODES_MAX: none. */
-static uint32_t source_of(const struct runner *r, uint32_t block, uint32_t node)
-{
-    for (uint32_t s = 0; s < r->layout.stages; s++) {
-        const struct cluster_stage *old = &r->layout.stage[s];
-        if (block >= old->first_block && block <= old->last_block && old->node != node &&
-            cluster_node_at(r->cluster, old->node)->welcomed && cluster_node_at(r->cluster, old->node)->weights_port)
-            return old->node;
-    }
-    return CLUSTER_NODES_MAX;
-}
-
 /* What a stage's node will say that it holds: its own blocks, and with `fetched` those that others had. */
 static void note_stage(const struct moving *m, struct refill *refill, uint32_t stage, bool fetched)
 {
@@ -51,7 +39,7 @@ static void note_stage(const struct moving *m, struct refill *refill, uint32_t s
     uint32_t first = 1, last = 0;
     bool sends = false, was = had(m->r, s->node, &first, &last, &sends);
     for (uint32_t b = s->first_block; b <= s->last_block && said.u.loaded.held_count < PLAN_MAX_BLOCKS; b++)
-        if ((was && b >= first && b <= last) || (fetched && source_of(m->r, b, s->node) < CLUSTER_NODES_MAX))
+        if ((was && b >= first && b <= last) || (fetched && cluster_page_source(m->r->cluster, b, s->node) < CLUSTER_NODES_MAX))
             held[said.u.loaded.held_count++] =
                 (struct control_held){b, b, m->count, (uint32_t *)m->load->pages, (uint64_t *)m->load->hashes};
     kept = (struct control_held){last + 1, last + 1, m->count, (uint32_t *)m->load->pages, (uint64_t *)m->load->hashes};
@@ -88,7 +76,7 @@ static double fetch_seconds(const struct moving *m)
         bool sends, was = had(m->r, stage->node, &first, &last, &sends);
         double seconds = 0, rate, rtt;
         for (uint32_t b = stage->first_block; b <= stage->last_block; b++) {
-            uint32_t from = source_of(m->r, b, stage->node);
+            uint32_t from = cluster_page_source(m->r->cluster, b, stage->node);
             if ((was && b >= first && b <= last) || from == CLUSTER_NODES_MAX)
                 continue;
             bool known = cluster_link_between(m->r->cluster, from, stage->node, &rate, &rtt, NULL) && rate > 0;
