@@ -226,8 +226,9 @@ static void row_finish(const struct work *w, struct unit *u, uint32_t r)
 /* Whole units by one thread: as many of the same queries as it may take, from unit `first` on. Returns how many. */
 static uint32_t run_units(const struct work *w, size_t first, size_t end, float *scratch)
 {
-    struct unit units[UNITS_AT_ONCE] = {0};
+    struct unit units[UNITS_AT_ONCE];
     uint32_t count = 0, rows = 0;
+    units->first_page = units->last_page = 0; /* a compiler cannot see that there is one at least */
     size_t last = first - first % w->group_units + w->group_units; /* behind the group's last */
     float *own = scratch + ROWS_AT_ONCE * w->row_floats;
     while (count < UNITS_AT_ONCE && first + count < end && first + count < last) {

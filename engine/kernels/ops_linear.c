@@ -269,7 +269,7 @@ static void run_units(const struct linear_job *job, const struct tokens *in, siz
     for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
         uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
         size_t u = begin;
-        if (in->count <= kernels->run_tokens[layout] && layout != LAYOUT_EXPANDED)
+        if (layout != LAYOUT_EXPANDED && in->count <= kernels->run_tokens[layout])
             u += panels_streamed(job->w, layout, begin, end, in, job->y, job->ldy);
         for (; u < end; u++) {
             uint32_t row = (uint32_t)u * unit_rows(), rows = w->rows - row < unit_rows() ? w->rows - row : unit_rows();

@@ -144,8 +144,6 @@ void kernels_fill_scalar(struct kernel_table *table)
     table->name = "scalar";
     table->flip = 0;
     table->tile_tokens = 4;
-    for (int i = 0; i < LAYOUT_COUNT; i++)
-        table->run_tokens[i] = 4;
     memset(table->panel, 0, sizeof table->panel);
     table->expanded = expanded;
     table->dot_f32 = dot_f32;

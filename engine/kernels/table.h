@@ -103,7 +103,7 @@ struct kernel_table {
     bool float_groups;    /* float matrices lie in groups of rows, so that several rows make one stream */
     bool pairs;           /* panels lie and are multiplied two at a time */
     uint32_t tile_tokens; /* of a full tile: so many tokens' records of a block lie side by side */
-    uint32_t run_tokens[LAYOUT_COUNT]; /* most tokens that are multiplied at a time */
+    uint32_t run_tokens[LAYOUT_COUNT]; /* of those it has panels for: most tokens that are multiplied at a time */
     /* Linear. panel[layout] NULL: the type is decoded on the fly. */
     kernel_panel *panel[LAYOUT_COUNT];
     kernel_expanded *expanded;
