@@ -102,7 +102,7 @@ def test_units_under_a_real_systemd():
     m.run("systemctl", "reset-failed", WORKER_UNIT)
 
     # As README has it: invited, joined, enabled.
-    said = m.shell("""cd /root; brigade init cluster.yaml
+    said = m.shell("""cd /srv; brigade init cluster.yaml
         brigade invite -c cluster.yaml --address 127.0.0.1 --yes --expires 60s >invited 2>&1 & inviting=$!
         until token=$(grep -o 'brigade1[^ ]*' invited); do sleep 0.1; done
         brigade-worker --join $token --join-only --name board --config /etc/brigade/worker.yaml
@@ -123,7 +123,7 @@ def test_units_under_a_real_systemd():
         assert level < 2, (unit, level)
 
     # It answers, with this build's own words.
-    ask = "brigade run -c /root/cluster.yaml -m /usr/share/brigade/models/stories-5m-q8_0.gguf -p 'Once upon a time' -n 12 --temp 0"
+    ask = "brigade run -c /srv/cluster.yaml -m /usr/share/brigade/models/stories-5m-q8_0.gguf -p 'Once upon a time' -n 12 --temp 0"
     here = brigade("run", "-m", MODEL, "-p", "Once upon a time", "-n", "12", "--temp", "0").stdout
     assert here.strip() and m.shell(ask).strip() == here.strip()
     assert re.match(r"blocks 0-7 of stories", m.show(WORKER_UNIT, "StatusText")), m.show(WORKER_UNIT, "StatusText")
@@ -141,7 +141,7 @@ def test_units_under_a_real_systemd():
     assert m.shell(ask).strip() == here.strip()
 
     # The server beside it, as its own unit.
-    m.shell("""cp /root/cluster.yaml /etc/brigade/cluster.yaml; cp /root/coordinator.key /etc/brigade/coordinator.key
+    m.shell("""cp /srv/cluster.yaml /etc/brigade/cluster.yaml; cp /srv/coordinator.key /etc/brigade/coordinator.key
         chown brigade: /etc/brigade/coordinator.key; chgrp brigade /etc/brigade/cluster.yaml; systemctl start brigade-serve""")
     assert m.show(SERVER_UNIT, "StatusText") == "serving", m.journal(SERVER_UNIT)
     health = m.run("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3").stdout
