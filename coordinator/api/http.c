@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -40,7 +41,8 @@ struct http_call {
     uint64_t peer;
     int64_t began_ms;
     int socket;
-    bool too_large, handled, from_here;
+    enum http_refusal refusal;
+    bool handled, from_here;
 
     pthread_mutex_t lock; /* what follows */
     struct MHD_Connection *connection; /* NULL once libmicrohttpd is done with it */
@@ -313,10 +315,15 @@ static enum MHD_Result settle(struct http_call *c)
     return queued;
 }
 
-static bool hopeless_length(const struct http_server *s, struct MHD_Connection *connection)
+/* What is replied to before its body, for that would be read in vain or has no end; the connection ends with the reply. */
+static enum http_refusal refuse_unread(const struct http_server *s, struct MHD_Connection *connection)
 {
-    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
-    return length && strtoull(length, NULL, 10) > (unsigned long long)s->o.body_bytes_max * DISCARD_FACTOR;
+    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length"),
+               *coding = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding");
+    if (coding && strcasecmp(coding, "chunked"))
+        return HTTP_STRANGE_CODING;
+    return length && strtoull(length, NULL, 10) > (unsigned long long)s->o.body_bytes_max * DISCARD_FACTOR ? HTTP_TOO_LARGE
+                                                                                                           : HTTP_ACCEPTED;
 }
 
 static enum MHD_Result on_access(void *context, struct MHD_Connection *connection, const char *url, const char *method,
@@ -329,24 +336,25 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *connectio
         if (!(c = call_create(s, connection, url, method)))
             return MHD_NO;
         *state = c;
-        if (!hopeless_length(s, connection))
+        c->refusal = refuse_unread(s, connection);
+        if (c->refusal == HTTP_ACCEPTED)
             return MHD_YES;
-        c->too_large = c->handled = true; /* replied to before its body: the connection ends with the reply */
-        s->o.on_too_large(s->o.context, c);
+        c->handled = true;
+        s->o.on_refused(s->o.context, c, c->refusal);
     } else if (*upload_bytes) {
         if (clock_ms() - c->began_ms > (int64_t)s->o.body_seconds * 1000)
             return MHD_NO;
         if (buffer_append(&c->body, upload, *upload_bytes)) {
             if (c->body.failed == ERR_NOMEM)
                 return MHD_NO;
-            c->too_large = true; /* the rest is read and dropped, so that the client gets to read the reply */
+            c->refusal = HTTP_TOO_LARGE; /* the rest is read and dropped, so that the client gets to read the reply */
         }
         *upload_bytes = 0;
         return MHD_YES;
     } else if (!c->handled) {
         c->handled = true;
-        if (c->too_large)
-            s->o.on_too_large(s->o.context, c);
+        if (c->refusal != HTTP_ACCEPTED)
+            s->o.on_refused(s->o.context, c, c->refusal);
         else
             s->o.on_request(s->o.context, c);
     }

@@ -17,17 +17,23 @@
 struct http_server;
 struct http_call; /* one request and its reply; counted references */
 
+enum http_refusal {
+    HTTP_ACCEPTED,
+    HTTP_TOO_LARGE,      /* more than body_bytes_max */
+    HTTP_STRANGE_CODING, /* a Transfer-Encoding other than chunked: where the body ends is not known (RFC 9112, 6.1) */
+};
+
 struct http_options {
     const char *host;        /* name or address to listen on */
     uint16_t port;           /* 0: the system chooses */
-    size_t body_bytes_max;   /* of a request: more is a 413 */
+    size_t body_bytes_max;   /* of a request */
     size_t stream_bytes_max; /* unsent bytes of a streamed reply */
     unsigned body_seconds;   /* a request must have come within; also how long a connection may idle or not take data */
     unsigned threads, connections;
     /* A whole request, on an HTTP thread. Must reply, or keep a reference and have someone reply soon. */
     void (*on_request)(void *context, struct http_call *call);
-    /* Instead of on_request for what has no body worth keeping: over body_bytes_max (413). */
-    void (*on_too_large)(void *context, struct http_call *call);
+    /* Instead of on_request where there is no body to hand on. */
+    void (*on_refused)(void *context, struct http_call *call, enum http_refusal why);
     void *context;
 };
 

@@ -208,12 +208,15 @@ static void on_request(void *context, struct http_call *call)
     api_reply_error(s, call, &e);
 }
 
-static void on_too_large(void *context, struct http_call *call)
+static void on_refused(void *context, struct http_call *call, enum http_refusal why)
 {
     struct api_server *s = context;
     struct api_error e = {0};
-    api_fail(&e, 413, "invalid_request_error", "request_too_large", "the body has more than the %zu bytes that this server takes",
-             s->o.body_bytes_max);
+    if (why == HTTP_STRANGE_CODING)
+        api_fail(&e, 501, "invalid_request_error", "transfer_encoding", "this server reads Transfer-Encoding: chunked, or none");
+    else
+        api_fail(&e, 413, "invalid_request_error", "request_too_large", "the body has more than the %zu bytes that this server takes",
+                 s->o.body_bytes_max);
     api_reply_error(s, call, &e);
 }
 
@@ -353,7 +356,7 @@ int api_open(const struct api_options *options, struct api_server **out, struct 
         .threads = HTTP_THREADS,
         .connections = HTTP_CONNECTIONS,
         .on_request = on_request,
-        .on_too_large = on_too_large,
+        .on_refused = on_refused,
         .context = s,
     };
     int rc = (s->metrics = metrics_create()) ? 0 : error_set(err, ERR_NOMEM, "out of memory for the server");

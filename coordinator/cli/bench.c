@@ -25,7 +25,8 @@ static const struct command_help help = {
 struct row {
     bool prefill;
     uint32_t tokens, batch, context;
-    double tokens_per_s, ms, best;  /* best: tokens a second of the fastest run (pp), of the fastest quarter of steps (tg) */
+    double tokens_per_s, ms, best;  /* best: tokens a second of the fastest run (pp), of the fastest quarter of steps (tg);
+                                     * 0: there was no step in which every sequence decoded */
     double predicted;               /* tokens a second; 0 where nothing was measured */
     double joules_per_token;        /* negative: not measured */
     double share, best_share;       /* of the read bandwidth (tg) or of the int8 peak (pp); 0 unknown */
@@ -181,6 +182,10 @@ static json_t *rows_json(const struct row *rows, size_t count, uint32_t stages, 
                                               "predicted_tokens_per_s", rows[i].predicted, "of_limit", rows[i].share,
                                               "best_tokens_per_s", rows[i].best,
                                               "best_of_limit", rows[i].best_share, "stages", (int)stages));
+        if (rows[i].tokens_per_s <= 0) { /* unknown, and not nothing */
+            json_object_set_new(json_array_get(list, i), "tokens_per_s", json_null());
+            json_object_set_new(json_array_get(list, i), "best_tokens_per_s", json_null());
+        }
         if (rows[i].joules_per_token > 0)
             json_object_set_new(json_array_get(list, i), "joules_per_token", json_real(rows[i].joules_per_token));
     }
@@ -311,18 +316,23 @@ static int bench(struct bench_options *o, struct error *err)
             table_cell(t, "%u", rows[i].tokens);
             table_cell(t, "%u", rows[i].batch);
             table_cell(t, "%u", rows[i].context);
-            table_cell(t, "%.1f", rows[i].tokens_per_s);
+            bool known = rows[i].tokens_per_s > 0;
+            table_cell(t, known ? "%.1f" : "-", rows[i].tokens_per_s);
             table_cell(t, rows[i].predicted > 0 ? "%.1f" : "-", rows[i].predicted);
-            table_cell(t, rows[i].predicted > 0 ? "%+.0f %%" : "-", 100 * (rows[i].predicted / rows[i].tokens_per_s - 1));
-            table_cell(t, "%.3f", rows[i].prefill ? 1e3 * rows[i].tokens / rows[i].tokens_per_s : rows[i].ms);
+            table_cell(t, known && rows[i].predicted > 0 ? "%+.0f %%" : "-", 100 * (rows[i].predicted / rows[i].tokens_per_s - 1));
+            table_cell(t, known ? "%.3f" : "-", rows[i].prefill ? 1e3 * rows[i].tokens / rows[i].tokens_per_s : rows[i].ms);
             table_cell(t, rows[i].share > 0 ? "%.0f %%" : "-", rows[i].share * 100);
-            table_cell(t, "%.1f", rows[i].best);
+            table_cell(t, known ? "%.1f" : "-", rows[i].best);
             table_cell(t, rows[i].best_share > 0 ? "%.0f %%" : "-", rows[i].best_share * 100);
             if (energy.measured)
                 table_cell(t, rows[i].joules_per_token > 0 ? "%.4g" : "-", rows[i].joules_per_token);
         }
         table_print(t);
         table_destroy(t);
+        for (size_t i = 0; i < count; i++)
+            if (rows[i].tokens_per_s <= 0)
+                printf("no rate for %u sequences: the first had all its tokens before the last had one; take more than -n %u\n",
+                       rows[i].batch, rows[i].tokens);
         if (read > 0)
             printf("limits here: read %.1f GB/s (decode), int8 %.0f GMAC/s (prefill); %.1f MB of weights a token; %s kernels\n",
                    read / 1e9, peak / 1e9, bytes / 1e6, kernels_isa());

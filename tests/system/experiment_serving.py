@@ -1,6 +1,7 @@
 """What serving promises of time, on one machine that does nothing else: no test, for it measures.
 
     tests/system/experiment_serving.py --build build -m model.gguf beside   # streams beside a long prompt
+    tests/system/experiment_serving.py --build build -m model.gguf whole    # the same until the prompt is computed, token by token
     tests/system/experiment_serving.py --build build -m model.gguf again    # the second of two like requests
     tests/system/experiment_serving.py --build build -m model.gguf busy     # sixteen clients of mixed lengths
 
@@ -57,25 +58,72 @@ def gaps(streams, begin, end):
     return [b - a for times in streams for a, b in zip(times, times[1:]) if begin <= a and b <= end]
 
 
-def beside(server, rng, o):
-    """Windows without and with a long prompt take turns while the same streams go on."""
-    stop, streams = threading.Event(), [[] for _ in range(o.streams)]
+class Streams:
+    """So many answers that go on until they are stopped; when their tokens came."""
 
-    def run(i):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+    def __init__(self, server, count):
+        self.server, self.over, self.times = server, threading.Event(), [[] for _ in range(count)]
+        self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(count)]
+        for t in self.threads:
+            t.start()
+        self.wait(20)
+
+    def run(self, i):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=600)
         connection.request("POST", "/v1/completions", json.dumps({"prompt": made_up(random.Random(i), 20), "max_tokens": 100000,
                                                                   "ignore_eos": True, "stream": True, "logprobs": 0}))
         reply = connection.getresponse()
-        while not stop.is_set() and (line := reply.readline()):
+        while not self.over.is_set() and (line := reply.readline()):
             if line.startswith(b"data: ") and b'"tokens":[]' not in line:
-                streams[i].append(time.monotonic())
+                self.times[i].append(time.monotonic())
         connection.close()
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(o.streams)]
-    for t in threads:
-        t.start()
-    while min(map(len, streams)) < 20:
-        time.sleep(0.1)
+    def wait(self, tokens):
+        while min(map(len, self.times)) < tokens:
+            time.sleep(0.1)
+
+    def stop(self):
+        self.over.set()
+        for t in self.threads:
+            t.join(5)
+
+
+def whole(server, rng, o):
+    """Streams alone and beside one long prompt in turns, compared token by token of the streams: their contexts grow while
+    the prompt is computed, which takes time of its own."""
+    rows = {}
+    until = 0
+    for turn in range(2 * o.turns + 1):
+        streams = Streams(server, o.streams)
+        if turn % 2 == 0:
+            if until:
+                streams.wait(until)
+            else:
+                time.sleep(1)  # the first of all warms up
+        else:
+            begun = time.monotonic()
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": made_up(rng, o.prompt), "max_tokens": 1, "stream": True}))
+            connection.getresponse().readline()
+            ttft = time.monotonic() - begun
+            until = min(map(len, streams.times))
+            print(f"prompt of {o.prompt}: first token after {ttft:.1f} s, beside {o.streams} streams of {until} tokens")
+        streams.stop()
+        if until:
+            rows.setdefault(turn % 2, []).append(streams.times)
+    part = 100
+    ratios = []
+    for first in range(20, until - part, part):
+        alone, beside = (statistics.mean((t[first + part] - t[first]) / part for times in rows[kind] for t in times if len(t) > first + part)
+                         for kind in (0, 1))
+        ratios.append(beside / alone)
+        print(f"tokens {first:5} to {first + part:5}: {alone * 1e3:6.2f} ms alone, {beside * 1e3:6.2f} beside: {beside / alone:.2f} times")
+    print(f"in all: {statistics.mean(ratios):.2f} times")
+
+
+def beside(server, rng, o):
+    """Windows without and with a long prompt take turns while the same streams go on."""
+    streams = Streams(server, o.streams)
     windows = []
     for turn in range(o.turns + 1):
         begin = time.monotonic()
@@ -96,12 +144,10 @@ def beside(server, rng, o):
             if waiter.is_alive():
                 connection.sock.shutdown(socket.SHUT_RDWR)
                 time.sleep(0.2)
-    stop.set()
-    for t in threads:
-        t.join(5)
+    streams.stop()
     rows = []
     for kind, begin, end in windows:
-        g = sorted(gaps(streams, begin, end))
+        g = sorted(gaps(streams.times, begin, end))
         rows.append((kind, statistics.mean(g), statistics.median(g)))
         print(f"{kind:8} {end - begin:6.1f} s  {len(g):6} gaps  mean {statistics.mean(g) * 1e3:7.2f}  median {statistics.median(g) * 1e3:7.2f}  "
               f"p95 {g[len(g) * 95 // 100] * 1e3:7.2f}  longest {g[-1] * 1e3:7.2f} ms")
@@ -151,7 +197,7 @@ def main():
     p.add_argument("--turns", type=int, default=3)
     p.add_argument("--seconds", type=float, default=6, help="of a window without a prompt, or of measured work")
     p.add_argument("--longest", type=float, default=600, help="seconds of a window with a prompt; then it is hung up")
-    p.add_argument("what", choices=["beside", "again", "busy"])
+    p.add_argument("what", choices=["beside", "whole", "again", "busy"])
     p.add_argument("serve", nargs="*")
     o = p.parse_args()
     server = Server(o.build, o.model, o.serve)

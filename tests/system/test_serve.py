@@ -285,6 +285,9 @@ def test_malformed_http():
         first = got.split(b"\r\n")[0].split() or [b"nothing"]
         assert first[0].startswith(b"HTTP/1.") and (first[1][:1] == b"4" or first[1] == b"505"), (data[:60], got[:100])
     assert json.loads(raw(s, b"\x16\x03\x01", close=True).split(b"\r\n\r\n")[1])["error"]["code"] == "no_http"
+    for coding in (b"gzip", b"gzip, chunked"):  # nobody knows where such a body ends
+        strange = raw(s, b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %b\r\n\r\n" % coding + body, close=True)
+        assert strange.startswith(b"HTTP/1.1 501 ") and b'"transfer_encoding"' in strange, strange
     unfinished = raw(s, b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n" + body, close=True)
     assert unfinished == b"", unfinished  # half a request and the end: a hang-up
     with socket.create_connection(("127.0.0.1", s.port), timeout=60) as slow:  # the first word in two pieces
