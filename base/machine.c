@@ -127,6 +127,17 @@ void machine_memory_read(const char *root, struct machine_memory *out)
     };
 }
 
+void machine_boot_id(char text[static MACHINE_BOOT_TEXT])
+{
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    text[0] = 0;
+    if (file && !fgets(text, MACHINE_BOOT_TEXT, file))
+        text[0] = 0;
+    if (file)
+        fclose(file);
+    text[strcspn(text, "\n")] = 0;
+}
+
 uint64_t machine_memory_available(void)
 {
     struct machine_memory m;

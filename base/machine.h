@@ -15,6 +15,11 @@ struct machine_memory {
 };
 void machine_memory_read(const char *root, struct machine_memory *out);
 
+/* The number that the kernel drew when it was started, as text; containers see the one of the kernel they run under. ""
+ * when it does not tell. */
+#define MACHINE_BOOT_TEXT 48
+void machine_boot_id(char text[static MACHINE_BOOT_TEXT]);
+
 /* What stays untouched beside a model: for the system, page tables, our own small change. */
 uint64_t machine_memory_margin(void);
 

@@ -77,6 +77,7 @@ static void encode_welcome(const struct control_message *m, Brigade__Welcome *b,
     b->weights_port = m->u.welcome.weights_port;
     b->kernels_version = m->u.welcome.kernels_version;
     b->epoch = m->u.welcome.epoch;
+    b->machine = m->u.welcome.machine;
     b->claimed = m->u.welcome.claimed;
     if (!m->u.welcome.has_loaded)
         return;

@@ -57,6 +57,7 @@ static int decode_welcome(const Brigade__Welcome *b, struct control_message *m, 
     m->u.welcome.weights_port = b->weights_port;
     m->u.welcome.kernels_version = b->kernels_version;
     m->u.welcome.epoch = b->epoch;
+    m->u.welcome.machine = b->machine;
     m->u.welcome.claimed = b->claimed;
     if (!b->loaded)
         return 0;

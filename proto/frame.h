@@ -216,7 +216,7 @@ struct control_message {
         struct {
             char name[128], program_version[64], isa[16], cpu[96];
             uint32_t cores, threads, data_port, weights_port, kernels_version;
-            uint64_t memory_bytes, epoch;
+            uint64_t memory_bytes, epoch, machine;
             bool has_loaded, claimed;
             struct control_loaded_stage loaded;
         } welcome;

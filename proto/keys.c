@@ -56,6 +56,19 @@ static bool z85_decode(const char *text, uint8_t bytes[static KEY_BYTES])
     return true;
 }
 
+uint64_t key_pseudonym(const char *public_key, const char *text)
+{
+    uint8_t hash[crypto_generichash_BYTES_MIN];
+    uint64_t name = 0;
+    if (!*text)
+        return 0;
+    crypto_generichash(hash, sizeof hash, (const uint8_t *)text, strlen(text), (const uint8_t *)public_key,
+                       strlen(public_key));
+    for (int i = 0; i < 8; i++)
+        name |= (uint64_t)hash[i] << (8 * i);
+    return name ? name : 1;
+}
+
 bool key_text_valid(const char *text)
 {
     uint8_t bytes[KEY_BYTES];

@@ -4,6 +4,7 @@
 #define BRIGADE_PROTO_KEYS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -23,5 +24,9 @@ const char *key_public_text(const struct node_key *k); /* Z85, lives as long as 
 const char *key_secret_text(const struct node_key *k); /* for the socket option only; never log it */
 /* Whether text is the Z85 of a 32-byte key. */
 bool key_text_valid(const char *text);
+
+/* A name for `text` that is told to the holder of a public key (Z85): the same for the same text, another for each key, and
+ * it does not give the text away (8 bytes of BLAKE2b, keyed). 0 for an empty text only. */
+uint64_t key_pseudonym(const char *public_key, const char *text);
 
 #endif

@@ -17,7 +17,7 @@ import time
 
 import yaml
 
-NODE_KEYS = {"throttle", "threads", "cpu", "memory_limit", "isa", "models", "cache"}
+NODE_KEYS = {"throttle", "threads", "cpu", "memory_limit", "isa", "models", "cache", "machine"}
 LINK_KEYS = {"from", "to", "bandwidth", "back", "rtt", "jitter", "loss"}
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
@@ -257,6 +257,10 @@ class Bed:
         if wish.get("throttle", 1) != 1:
             command += ["--throttle", str(wish["throttle"])]
         environment = {**os.environ, **({"BRIGADE_ISA": wish["isa"]} if "isa" in wish else {})}
+        # A node stands for a board of its own, unless the file says whose board it shares; empty: this very machine's.
+        machine = wish.get("machine", self.names[i])
+        if machine:
+            environment["BRIGADE_TEST_MACHINE"] = str(machine)
         log = open(os.path.join(self.folder, f"{self.names[i]}.log"), "a")
         kept = os.path.join(self.folder, f"{self.names[i]}.cgroups")
         os.makedirs(kept, exist_ok=True)
@@ -376,6 +380,7 @@ As root only. In COMMAND, the word CONFIG stands for that file's path.
     kv: {type: f16, tokens: 4096}
     testbed:
       nodes: {pi: {throttle: 4, threads: 1, cpu: 50%, memory_limit: 2G}, orin: {throttle: 2, models: /none, cache: /mnt/small}}
+        # machine: NAME, of nodes that share a board (containers on it); without, each is a board of its own
       default: {bandwidth: 1Gbit, rtt: 0.3ms}
       links: [{from: pi, to: orin, bandwidth: 100Mbit, back: 50Mbit, rtt: 4ms, jitter: 0.5ms, loss: 0.1%}]
 

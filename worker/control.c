@@ -1,11 +1,13 @@
 /* The control thread: answers coordinators at once, whatever the compute thread is busy with, and hands it the jobs.
  * Owns the control socket and the claim. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/sensors.h"
 #include "base/notify.h"
 #include "engine/kernels/ops.h"
@@ -69,6 +71,15 @@ static uint64_t resident_now(void)
 
 /* ---- Replies ----------------------------------------------------------------------------------------------------- */
 
+/* Which machine this is, for the coordinator that asks. Tests pretend boards that have a kernel of their own. */
+static uint64_t machine_name(const struct link_peer *asks)
+{
+    const char *pretended = getenv("BRIGADE_TEST_MACHINE");
+    char boot[MACHINE_BOOT_TEXT];
+    machine_boot_id(boot);
+    return key_pseudonym(asks->public_key, pretended ? pretended : boot);
+}
+
 static void send_welcome(struct control *c, const struct link_peer *to, uint64_t request)
 {
     struct worker *w = c->w;
@@ -83,6 +94,7 @@ static void send_welcome(struct control *c, const struct link_peer *to, uint64_t
     m.u.welcome.data_port = (uint32_t)link_port(w->data);
     m.u.welcome.weights_port = (uint32_t)link_port(w->weights);
     m.u.welcome.kernels_version = kernels_version();
+    m.u.welcome.machine = machine_name(to);
     m.u.welcome.claimed = claim_is(&c->claim, to);
     pthread_mutex_lock(&w->vitals.lock);
     m.u.welcome.epoch = w->vitals.epoch;

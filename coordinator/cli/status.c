@@ -27,6 +27,7 @@ static json_t *node_json(const struct runner_node *n)
         json_object_set_new(node, "loaded", json_pack("{s:s, s:i, s:i}", "model", n->model, "first_block", (int)n->first_block,
                                                       "last_block", (int)n->last_block));
     if (node) {
+        json_object_set_new(node, "machine", json_integer(n->machine));
         json_object_set_new(node, "weights_in", json_integer((json_int_t)n->weights_in));
         json_object_set_new(node, "weights_out", json_integer((json_int_t)n->weights_out));
     }

@@ -215,7 +215,7 @@ enum cluster_phase cluster_phase_of(const struct cluster *c);
 uint64_t cluster_epoch(const struct cluster *c);
 uint32_t cluster_node_count(const struct cluster *c);
 const struct cluster_node *cluster_node_at(const struct cluster *c, uint32_t node);
-/* Nodes whose endpoints name the same host have the same number. */
+/* Nodes of one machine, by the host in their endpoints or by what their workers say, have the same number. */
 uint32_t cluster_node_host(const struct cluster *c, uint32_t node);
 /* "tcp://host:port" of a node's data plane; needs its Welcome. */
 void cluster_data_endpoint(const struct cluster *c, uint32_t node, char *text, size_t size);

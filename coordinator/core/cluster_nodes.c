@@ -33,6 +33,27 @@ static bool same_host(const char *a, const char *b)
     return host_length(a) == host_length(b) && !strncmp(a, b, host_length(a));
 }
 
+static bool same_machine(const struct member *a, const struct member *b)
+{
+    return same_host(a->node.endpoint, b->node.endpoint) || (a->machine && a->machine == b->machine);
+}
+
+/* Containers of one machine have addresses of their own, so it takes both: what is alike in either goes together. */
+void cluster_find_hosts(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        c->members[i].host = i;
+        for (uint32_t a = 0; a < i; a++) {
+            uint32_t one = c->members[a].host, other = c->members[i].host, low = one < other ? one : other;
+            if (one == other || !same_machine(&c->members[a], &c->members[i]))
+                continue;
+            for (uint32_t k = 0; k <= i; k++)
+                if (c->members[k].host == one || c->members[k].host == other)
+                    c->members[k].host = low;
+        }
+    }
+}
+
 struct pair *cluster_pair(const struct cluster *c, uint32_t a, uint32_t b)
 {
     if (a == b)
@@ -93,11 +114,10 @@ int cluster_create(const struct cluster_options *o, int64_t now_us, struct clust
         m->node.memory_cap = o->nodes[i].memory_cap;
         m->deadline = now_us + c->connect_us;
         m->next_beat = m->greet_at = NEVER;
-        while (m->host < i && !same_host(m->node.endpoint, c->members[m->host].node.endpoint))
-            m->host++;
         for (uint32_t a = 0; a < i; a++)
             *cluster_pair(c, a, i) = (struct pair){.a = a, .b = i};
     }
+    cluster_find_hosts(c);
     for (uint32_t i = 0; i < o->link_count; i++) {
         struct pair *p = cluster_pair(c, o->links[i].from, o->links[i].to);
         if (!p)

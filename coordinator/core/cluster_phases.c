@@ -64,6 +64,8 @@ void cluster_welcome(struct cluster *c, uint32_t node, const struct control_mess
     n->data_port = msg->u.welcome.data_port;
     n->weights_port = msg->u.welcome.weights_port;
     n->kernels_version = msg->u.welcome.kernels_version;
+    m->machine = msg->u.welcome.machine;
+    cluster_find_hosts(c);
     n->memory_bytes = msg->u.welcome.memory_bytes;
     if (n->memory_cap && n->memory_cap < n->memory_bytes)
         n->memory_bytes = n->memory_cap;

@@ -11,7 +11,8 @@
 
 struct member {
     struct cluster_node node;
-    uint32_t host;            /* index of the first node on the same machine */
+    uint64_t machine;         /* what it calls the machine it runs on; 0: it does not say */
+    uint32_t host;            /* index of the first node on the same machine, by its endpoint or by what it says */
     uint64_t request;         /* the one that is open; 0: none */
     int64_t deadline;         /* of what it is doing; NEVER: nothing is awaited */
     int64_t next_beat;        /* when the next heartbeat goes out; NEVER before the Welcome */
@@ -89,6 +90,8 @@ void cluster_recovery_advance(struct cluster *c);
 int64_t cluster_recovery_next(const struct cluster *c);
 bool cluster_recovers(const struct cluster *c);
 void cluster_what_it_did(const struct cluster_node *n, enum node_state state, char *text, size_t size);
+/* Which nodes share a machine, after one has said. */
+void cluster_find_hosts(struct cluster *c);
 struct pair *cluster_pair(const struct cluster *c, uint32_t a, uint32_t b); /* NULL for a node with itself */
 
 /* It is there but of no use; `code` and a text that follows the worker's name. */

@@ -1,21 +1,7 @@
 /* Energy of a whole cluster: one meter a machine, however many workers share it. Pure; any thread. */
 #include <stdio.h>
-#include <string.h>
 
 #include "coordinator/core/runner.h"
-
-/* Length of "tcp://host" of an endpoint. */
-static size_t host_length(const char *endpoint)
-{
-    const char *colon = strrchr(endpoint, ':');
-    return colon ? (size_t)(colon - endpoint) : strlen(endpoint);
-}
-
-static bool same_machine(const struct runner_node *a, const struct runner_node *b)
-{
-    size_t n = host_length(a->endpoint);
-    return n == host_length(b->endpoint) && !strncmp(a->endpoint, b->endpoint, n);
-}
 
 void runner_energy_sum(const struct runner_node *nodes, uint32_t count, struct runner_energy *out)
 {
@@ -24,11 +10,11 @@ void runner_energy_sum(const struct runner_node *nodes, uint32_t count, struct r
         const struct runner_node *best = &nodes[i];
         bool seen = false;
         for (uint32_t k = 0; k < i && !seen; k++)
-            seen = same_machine(&nodes[k], &nodes[i]);
+            seen = nodes[k].machine == nodes[i].machine;
         if (seen)
             continue;
         for (uint32_t k = i + 1; k < count; k++) /* whoever has measured longest */
-            if (same_machine(&nodes[k], &nodes[i]) && nodes[k].energy_measured &&
+            if (nodes[k].machine == nodes[i].machine && nodes[k].energy_measured &&
                 (!best->energy_measured || nodes[k].joules > best->joules))
                 best = &nodes[k];
         out->machines++;

@@ -147,6 +147,7 @@ int runner_rebalance(struct runner *r, double *gain_percent, struct error *err);
 struct runner_node {
     char name[128], endpoint[256], state[16] /* "connecting" … "ready", "lost", "refused" */, detail[512];
     char public_key[48], version[64], isa[16], cpu[96];
+    uint32_t machine;         /* nodes on one machine share it */
     uint32_t cores, threads;
     uint64_t memory_bytes;    /* admitted */
     uint64_t resident_bytes;

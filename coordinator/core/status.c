@@ -62,6 +62,7 @@ static int fill_cluster(const struct cluster *c, bool looking, struct runner_sta
     s->epoch = cluster_epoch(c);
     for (uint32_t a = 0; a < n; a++) {
         fill_node(cluster_node_at(c, a), looking, &s->nodes[a]);
+        s->nodes[a].machine = cluster_node_host(c, a);
         for (uint32_t b = a + 1; b < n; b++) {
             struct runner_link *link = &s->links[s->link_count];
             if (!cluster_link_between(c, a, b, &link->bytes_per_s, &link->rtt_seconds, &link->measured))

@@ -32,6 +32,10 @@ struct world {
     uint32_t nodes;
     struct cluster_node_options options[NODES];
     char names[NODES][16], endpoints[NODES][40], keys[NODES][KEY_TEXT];
+    uint32_t address[NODES];   /* last number of its host's */
+    uint64_t machine[NODES];   /* what it calls its machine; 0: an old worker, which does not say */
+    bool together[NODES][NODES]; /* on one machine, as far as can be known */
+    uint32_t measuring_most;   /* machines that measured devices at once */
     int fate[NODES];       /* of each node */
     int64_t struck[NODES]; /* when it happened; 0: not yet */
     bool linked[NODES];
@@ -123,6 +127,7 @@ static inline void worker_hears(uint32_t node, const struct control_message *m)
         reply.u.welcome.memory_bytes = 1u << 30;
         reply.u.welcome.data_port = 7000 + node;
         reply.u.welcome.epoch = w.welcome_epoch;
+        reply.u.welcome.machine = w.machine[node];
         reply.u.welcome.has_loaded = node == 0;
         say(node, reply, m->request, 500);
         break;
@@ -211,7 +216,7 @@ static inline void check_load(uint32_t node, const struct control_message *m)
     CHECK_INT(m->u.load.has_next, s + 1 < w.stage_count);
     if (m->u.load.has_next) {
         char endpoint[64];
-        snprintf(endpoint, sizeof endpoint, "tcp://10.0.0.%u:%u", 1 + w.stages[s + 1].node / 2,
+        snprintf(endpoint, sizeof endpoint, "tcp://10.0.0.%u:%u", w.address[w.stages[s + 1].node],
                  7000 + w.stages[s + 1].node);
         CHECK_TEXT(m->u.load.next.public_key, w.keys[w.stages[s + 1].node]);
         CHECK_TEXT(m->u.load.next.endpoint, endpoint);
@@ -271,16 +276,20 @@ static inline void carry_out(const struct cluster_action *a)
     }
 }
 
-/* No machine measures two things at once; a stage's node is what its plan says. */
+/* No machine measures a device while anything else is measured there. */
 static inline void check_state(void)
 {
-    int busy[NODES] = {0};
+    uint32_t profiling = 0;
     for (uint32_t i = 0; i < w.nodes; i++) {
-        enum node_state s = cluster_node_at(w.c, i)->state;
-        busy[i / 2] += s == NODE_PROFILING ? 1 : 0;
+        profiling += cluster_node_at(w.c, i)->state == NODE_PROFILING;
+        for (uint32_t k = 0; k < w.nodes; k++) {
+            enum node_state a = cluster_node_at(w.c, i)->state, b = cluster_node_at(w.c, k)->state;
+            if (i != k && w.together[i][k] && a == NODE_PROFILING)
+                CHECK(b != NODE_PROFILING && b != NODE_MEASURING);
+        }
     }
-    for (uint32_t i = 0; i < w.nodes; i++)
-        CHECK(busy[i] <= 1);
+    if (profiling > w.measuring_most)
+        w.measuring_most = profiling;
 }
 
 static inline void step(struct cluster_event event)
@@ -378,7 +387,7 @@ static inline void begin(uint64_t seed, uint32_t nodes, enum cluster_goal goal)
     w.welcome_epoch = below(5);
     for (uint32_t i = 0; i < nodes; i++) {
         snprintf(w.names[i], sizeof w.names[i], "node-%u", i);
-        snprintf(w.endpoints[i], sizeof w.endpoints[i], "tcp://10.0.0.%u:%u", 1 + i / 2, 6000 + i); /* two a machine */
+        w.address[i] = 1 + i / 2; /* two a machine */
         snprintf(w.keys[i], sizeof w.keys[i], "key-%u", i);
         w.options[i] = (struct cluster_node_options){w.names[i], w.endpoints[i], w.keys[i], 0};
     }
@@ -401,6 +410,15 @@ static inline void create(const struct cluster_link_options *links, uint32_t lin
                                 .lost_us = 1000000,
                                 .quiet_us = 10000000};
     struct error e = {0};
+    for (uint32_t i = 0; i < w.nodes; i++) {
+        snprintf(w.endpoints[i], sizeof w.endpoints[i], "tcp://10.0.0.%u:%u", w.address[i], 6000 + i);
+        for (uint32_t k = 0; k < w.nodes; k++)
+            w.together[i][k] = w.address[i] == w.address[k] || (w.machine[i] && w.machine[i] == w.machine[k]);
+    }
+    for (uint32_t via = 0; via < w.nodes; via++) /* and what shares a machine with the same node */
+        for (uint32_t i = 0; i < w.nodes; i++)
+            for (uint32_t k = 0; k < w.nodes; k++)
+                w.together[i][k] |= w.together[i][via] && w.together[via][k];
     if (cluster_create(&o, w.now, &w.c, &e))
         CHECK_FAIL("%s", e.text);
     for (uint32_t i = 0; i < w.nodes; i++)

@@ -142,6 +142,29 @@ static void planning_loads_nothing_and_known_links_are_not_measured(void)
     finish();
 }
 
+/* Containers of one board have addresses of their own, and old workers do not say where they run. */
+static void workers_of_one_machine_are_measured_in_turn(void)
+{
+    int at_once[NODES + 1] = {0};
+    for (uint64_t seed = 1; seed <= (uint64_t)check_thin(500) && !check_failures; seed++) {
+        begin(seed * 977, 2 + (uint32_t)(seed % (NODES - 1)), CLUSTER_PLAN);
+        for (uint32_t i = 0; i < w.nodes; i++) {
+            w.address[i] = 1 + (below(3) ? i : below(w.nodes));
+            w.machine[i] = below(3) * 0x1234567890abcdefu;
+        }
+        w.repeating = seed % 3 ? 0 : 200;
+        create(NULL, 0);
+        run_until(60000000);
+        CHECK(w.reached && !w.failed);
+        for (uint32_t i = 0; i < w.nodes; i++)
+            for (uint32_t k = 0; k < w.nodes; k++)
+                CHECK_INT(cluster_node_host(w.c, i) == cluster_node_host(w.c, k), w.together[i][k]);
+        at_once[w.measuring_most]++;
+        finish();
+    }
+    CHECK(at_once[1] > check_thin(50) && at_once[2] > check_thin(50) && at_once[3] > check_thin(10)); /* others not */
+}
+
 static void losses_are_described(void)
 {
     begin(11, 2, CLUSTER_SERVE);
@@ -213,6 +236,7 @@ static const struct check_test tests[] = {
     {"a plan that fails is told", a_plan_that_fails_is_told},
     {"planning loads nothing and known links are not measured",
      planning_loads_nothing_and_known_links_are_not_measured},
+    {"workers of one machine are measured in turn", workers_of_one_machine_are_measured_in_turn},
     {"losses are described", losses_are_described},
     {"a revoked node is let in by nobody", a_revoked_node_is_let_in_by_nobody},
 };

@@ -85,6 +85,7 @@ static inline struct control_message sample_control(enum control_kind kind)
         m.u.welcome.kernels_version = 12;
         m.u.welcome.memory_bytes = UINT64_C(6) << 30;
         m.u.welcome.epoch = 8;
+        m.u.welcome.machine = 0x9988776655443322u;
         m.u.welcome.has_loaded = m.u.welcome.claimed = true;
         m.u.welcome.loaded = (struct control_loaded_stage){"a.gguf", 0x8877665544332211u, 1, 7, 1, 64, 1 << 20};
         break;

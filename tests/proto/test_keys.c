@@ -51,6 +51,15 @@ static void a_pair_comes_back_from_its_file(void)
     key_free(NULL);
 }
 
+static void pseudonyms_hide_and_tell_apart(void)
+{
+    const char *a = "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs", *b = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID";
+    uint64_t one = key_pseudonym(a, "boot");
+    CHECK(one && one == key_pseudonym(a, "boot"));
+    CHECK(one != key_pseudonym(b, "boot") && one != key_pseudonym(a, "boot!"));
+    CHECK_INT(key_pseudonym(a, ""), 0);
+}
+
 static void a_known_pair(void)
 {
     /* The test vector of ZeroMQ's own documentation (zmq_curve). */
@@ -137,6 +146,7 @@ static void key_texts_are_judged(void)
 }
 
 static const struct check_test tests[] = {
+    {"pseudonyms hide and tell apart", pseudonyms_hide_and_tell_apart},
     {"a pair comes back from its file", a_pair_comes_back_from_its_file},
     {"a known pair", a_known_pair},
     {"bad files are refused", bad_files_are_refused},

@@ -46,6 +46,21 @@ def test_a_lab_is_built_measured_and_taken_down():
     assert not [line for line in spaces().splitlines() if line.startswith("bb") and f"bb{os.getpid()}" in line]
 
 
+SHARED = """version: 1
+nodes: [{name: one}, {name: other}, {name: board}]
+kv: {type: f16, tokens: 512}
+testbed: {nodes: {one: {machine: ""}, other: {machine: ""}}}
+"""
+
+
+def test_containers_of_one_machine_say_so():
+    need_lab()
+    done = testbed(SHARED, BRIGADE, "status", "-c", "CONFIG", "--json")
+    assert done.returncode == 0, done.stderr
+    machine = {n["name"]: n["machine"] for n in json.loads(done.stdout)["nodes"]}
+    assert machine["one"] == machine["other"] != machine["board"], machine  # by the kernel: all have other addresses
+
+
 LIMITED = """version: 1
 nodes: [{name: small}, {name: large}]
 kv: {type: f16, tokens: 512}
