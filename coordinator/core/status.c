@@ -7,8 +7,10 @@
 
 static void fill_node(const struct cluster_node *n, bool looking, struct runner_node *out)
 {
-    /* As we see it; when we only look, as the coordinator sees it that commands the node. */
-    bool slow = n->slow || (looking && n->heartbeat.kind == CONTROL_HEARTBEAT_REPLY && n->heartbeat.u.heartbeat_reply.slow);
+    /* As we see it; when we only look, as the coordinator sees it that commands the node. One that is gone or refused is no
+     * longer slow: why it is so is what there is to say. */
+    bool told = looking && n->heartbeat.kind == CONTROL_HEARTBEAT_REPLY && n->heartbeat.u.heartbeat_reply.slow;
+    bool slow = (n->slow || told) && n->state != NODE_LOST && n->state != NODE_REFUSED;
     snprintf(out->name, sizeof out->name, "%s", n->name);
     snprintf(out->endpoint, sizeof out->endpoint, "%s", n->endpoint);
     snprintf(out->state, sizeof out->state, "%s", node_state_name(n->state));

@@ -1,41 +1,169 @@
 """What the system tests share: the built programs, temporary folders, workers on loopback, and a tiny test frame.
 
 A test file calls main(globals()): every function named test_* runs; SkipTest skips. Run by meson with the paths of
-brigade, brigade-worker and the source folder as arguments.
+brigade, brigade-worker and the source folder as arguments. Where a test fails, the last lines of the logs of what it
+started are told with it.
+
+Three rules keep tests from failing because a machine has much else to do: what must come is waited for with until() or
+with a limit from patience(), never for a fixed time; ports come from free_ports(); and a time is asserted only where it is
+the promise itself, beside something that was measured meanwhile.
 """
 import atexit
 import functools
 import glob
+import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
+import weakref
 
 BRIGADE, WORKER, SOURCE = (os.path.abspath(p) for p in sys.argv[1:4])
 MODEL = os.path.join(SOURCE, "models", "stories-5m-q8_0.gguf")
 PROMPT = "Once upon a time, a little girl named Lily found"
 
 
+EMULATED, THIN = (bool(os.environ.get(name)) for name in ("BRIGADE_TEST_EMULATED", "BRIGADE_TEST_THIN"))
+PATIENCE = 6 if EMULATED else 3 if THIN else 1
+
+
 class SkipTest(Exception):
     pass
+
+
+# ---- Waiting ---------------------------------------------------------------------------------------------------------
+
+def patience(seconds=120):
+    """The limit, in seconds, for what must come but need not come soon: a minute at least, more where programs are slow by
+    themselves (instrumented, emulated). Reaching it is a failure, so it costs nothing to be generous."""
+    return max(60, seconds) * PATIENCE
+
+
+def until(condition, otherwise=lambda: "", seconds=120):
+    """Waits for the first true value of condition() and returns it. When patience is at its end, an AssertionError says what
+    otherwise() knows."""
+    end = time.monotonic() + patience(seconds)
+    while True:
+        late = time.monotonic() > end  # before the last look: whoever was held up here looks once more
+        if found := condition():
+            return found
+        assert not late, f"waited in vain for {patience(seconds)} s: {otherwise()}"
+        time.sleep(0.02)
+
+
+def next_line(process):
+    """The next line on the standard output of a process; empty at its end. Nothing may have been read from it otherwise."""
+    line, end = b"", time.monotonic() + patience()
+    while not line.endswith(b"\n"):
+        assert select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0], f"only {line} is said by {process.args}"
+        if not (byte := os.read(process.stdout.fileno(), 1)):
+            break
+        line += byte
+    return line.decode()
+
+
+class Stalls:
+    """How long this machine keeps somebody from running who wants to: the longest that a thread here overslept, measured from
+    the start on. What is compared with a clock meanwhile may be late by some of that."""
+
+    def __init__(self):
+        self.longest, self.over = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.measure, daemon=True)
+
+    def measure(self):
+        while True:
+            before = time.monotonic()
+            if self.over.wait(0.02):
+                return
+            self.longest = max(self.longest, time.monotonic() - before - 0.02)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+# ---- What a failure tells ----------------------------------------------------------------------------------------------
+
+_folders, _sources, _children = [], [], weakref.WeakSet()
+
+
+class _Child(subprocess.Popen):
+    """Every process that a test starts, remembered: what one of them said on its way is told if the test fails."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.since = time.time()
+        _children.add(self)
+
+
+subprocess.Popen = _Child
+
+
+def told_when_failing(name, lines):
+    """lines() gives what there is of a log that is in no file of a temporary folder; it is shown when a test fails."""
+    _sources.append((name, lines))
+
+
+def _tail(name, lines, count=40):
+    if lines:
+        print(f"-- {name}" + (f" (the last {count} of {len(lines)} lines)" if len(lines) > count else ""))
+        print("\n".join(line.rstrip("\n")[:2000] for line in lines[-count:]), flush=True)
+
+
+def keep_logs(folder, since=0.0):
+    """Shows the logs in a folder that will be gone (or that have changed since)."""
+    for path in sorted(glob.glob(os.path.join(folder, "**", "*.log"), recursive=True)):
+        try:
+            if os.path.getmtime(path) >= since:
+                with open(path, errors="replace") as f:
+                    _tail(os.path.relpath(path, folder), f.readlines())
+        except OSError:
+            pass
+
+
+def _tell_logs(since):
+    """The ends of all logs since then: files in temporary folders, sources that were named, what processes have written into
+    pipes that nobody has read."""
+    for folder in _folders:
+        keep_logs(folder, since)
+    for name, lines in _sources:
+        _tail(name, lines())
+    for child in sorted((c for c in _children if c.since >= since), key=lambda c: c.since):
+        if child.stderr and not child.stderr.closed:
+            try:
+                os.set_blocking(child.stderr.fileno(), False)
+                said = os.read(child.stderr.fileno(), 1 << 16).decode(errors="replace")
+            except (OSError, ValueError):
+                continue
+            state = "runs" if child.poll() is None else f"ended with {child.returncode}"
+            _tail(f"{' '.join(map(str, child.args))[:200]} ({state})", said.splitlines())
 
 
 def temporary_folder():
     folder = tempfile.mkdtemp(prefix="brigade-test-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _folders.append(folder)
     return folder
 
 
+# ---- Programs ----------------------------------------------------------------------------------------------------------
+
 def brigade(*args, env=None, timeout=120, stdin=None):
     """Runs brigade to its end: CompletedProcess with text."""
-    return subprocess.run([BRIGADE, *map(str, args)], capture_output=True, text=True, timeout=timeout, stdin=stdin,
+    return subprocess.run([BRIGADE, *map(str, args)], capture_output=True, text=True, timeout=patience(timeout), stdin=stdin,
                           env={**os.environ, **(env or {})})
 
 
@@ -62,20 +190,45 @@ def keygen(path):
 def slower(times):
     """Environment of workers whose micro-batches take so many times as long, so that there is a middle to strike in;
     instrumented programs are slow by themselves."""
-    return {"BRIGADE_TEST_SLOWDOWN": str(times // 3 if os.environ.get("BRIGADE_TEST_THIN") else times)}
+    return {"BRIGADE_TEST_SLOWDOWN": str(times // 3 if THIN else times)}
+
+
+PORTS = 200  # that one test process has to itself
+
+
+@functools.cache
+def _own_ports():
+    """Ports that no other test process takes as long as this one lives, in turns, below those that the kernel hands out. An
+    abstract socket stands for them: like ports it belongs to the network namespace, and goes with its process."""
+    while True:
+        first = random.randrange(15000, 32000, PORTS)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0brigade-test-ports-{first}")
+            return claim, itertools.cycle(range(first, first + PORTS))
+        except OSError:
+            claim.close()
 
 
 def free_ports(count=3):
-    """The first of so many free ports in a row, below those that the kernel hands out: free again for a restart."""
-    while True:
-        first = random.randrange(15000, 32000)
+    """The first of so many free ports in a row: free again for a restart, for they are this process's own."""
+    taken = []
+    while len(taken) < count:
+        port = next(_own_ports()[1])
+        if taken and port != taken[-1] + 1:
+            taken = []
         try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return first
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+            taken.append(port)
         except OSError:
-            continue
+            taken = []
+    return taken[0]
+
+
+def port_was_taken(log):
+    """A program ended because a stranger has its port: another one may do."""
+    return "already in use" in log
 
 
 @functools.cache
@@ -99,13 +252,19 @@ class Worker:
             os.mkdir(self.cache, 0o700)
             for profile in glob.glob(os.path.join(measured(), "profile-*")):
                 shutil.copy(profile, self.cache)
-        self.process = subprocess.Popen(
-            [WORKER, "--listen", f"tcp://127.0.0.1:{free_ports()}", "--key", self.key, "--name", name, "--models",
-             os.path.join(SOURCE, "models"), "--cache", self.cache, "--threads", "1",
-             *sum((["--allow", key] for key in allow), []), *args],
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **(env or {})})
-        atexit.register(self.stop)
-        self.ready = self.process.stdout.readline()
+        for more in range(5, -1, -1):
+            self.process = subprocess.Popen(
+                [WORKER, "--listen", f"tcp://127.0.0.1:{free_ports()}", "--key", self.key, "--name", name, "--models",
+                 os.path.join(SOURCE, "models"), "--cache", self.cache, "--threads", "1",
+                 *sum((["--allow", key] for key in allow), []), *args],
+                stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **(env or {})})
+            atexit.register(self.stop)
+            self.ready = next_line(self.process)
+            if self.ready or not more or not port_was_taken(self.errors()):
+                break
+            self.process.wait()
+            time.sleep(0.5 if "--listen" in args else 0)  # at this very place, as after a restart
+            self.log.truncate(0)
         assert self.ready, f"worker {name} did not start: {self.errors()}"
         words = self.ready.split()
         self.endpoint = next(w.rstrip(",") for w in words if w.startswith("tcp://"))
@@ -124,6 +283,10 @@ class Worker:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        self.share_profiles()
+
+    def share_profiles(self):
+        """What it has measured of itself is known by all that are started later."""
         for profile in glob.glob(os.path.join(self.cache, "profile-*")):
             if not os.path.exists(os.path.join(measured(), os.path.basename(profile))):
                 shutil.copy(profile, measured())
@@ -151,12 +314,21 @@ class Cluster:
             worker.stop()
 
 
+def _killed(number, frame):
+    """By meson, when its limit is reached: what there is to know is told first."""
+    print("FAIL killed here:", flush=True)
+    traceback.print_stack(frame, file=sys.stdout)
+    _tell_logs(_killed.since)
+    sys.exit(1)
+
+
 def main(names):
     failed = skipped = ran = 0
+    signal.signal(signal.SIGTERM, _killed)
     for name, test in list(names.items()):
         if not name.startswith("test_") or (len(sys.argv) > 4 and sys.argv[4] not in name):
             continue
-        started = time.monotonic()
+        started, _killed.since = time.monotonic(), time.time()
         ran += 1
         try:
             test()
@@ -164,8 +336,12 @@ def main(names):
         except SkipTest as why:
             skipped += 1
             print(f"skip {name}: {why}", flush=True)
-        except Exception:
+        except Exception as why:
             failed += 1
-            print(f"FAIL {name}", flush=True)
+            print(f"FAIL {name} ({time.monotonic() - started:.1f} s)", flush=True)
             traceback.print_exc(file=sys.stdout)
+            if isinstance(why, subprocess.TimeoutExpired):
+                for what, said in (("its output", why.stdout), ("its errors", why.stderr)):
+                    _tail(what, (said.decode(errors="replace") if isinstance(said, bytes) else said or "").splitlines())
+            _tell_logs(_killed.since)
     sys.exit(1 if failed or not ran else 77 if skipped == ran else 0)

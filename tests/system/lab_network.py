@@ -9,11 +9,23 @@ import shutil
 import subprocess
 import sys
 
+import lab
 from lab import BRIGADE, SOURCE, SkipTest
 
 sys.path.insert(0, os.path.join(SOURCE, "scripts"))
+import testbed_lab  # noqa: E402
+
 BUILD = os.path.dirname(os.path.dirname(BRIGADE))
 CLONE_NEWNET = 0x40000000
+
+
+class Bed(testbed_lab.Bed):
+    """A lab whose logs are told when a test fails in it: its folder will be gone."""
+
+    def __exit__(self, failed, *rest):
+        if failed:
+            lab.keep_logs(self.folder)
+        return super().__exit__(failed, *rest)
 
 
 def need_lab():

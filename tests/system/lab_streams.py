@@ -1,9 +1,8 @@
 """Eight streams through a server, each of its own length and kind of sampling; what they would say undisturbed; and the
 wait until all boards are there again."""
 import json
-import time
 
-from lab import PROMPT
+from lab import PROMPT, until
 from server import Server
 
 STREAMS = 8
@@ -32,22 +31,21 @@ def nodes_of(server):
 
 def with_stage(server, names):
     """The numbers, among these names, of the workers that the pipe needs, once it stands."""
-    until = time.monotonic() + 60
-    while True:
+    def busy():
         states = {node["name"]: node["state"] for node in nodes_of(server)}
-        busy = [i for i, name in enumerate(names) if states.get(name) == "ready"]
-        if busy and "loading" not in states.values():
-            return busy
-        assert time.monotonic() < until, states
-        time.sleep(0.05)
+        return "loading" not in states.values() and [i for i, name in enumerate(names) if states.get(name) == "ready"]
+    return until(busy, lambda: nodes_of(server))
 
 
-def settle(server, count, seconds=30):
+def settle(server, count):
     """Until so many workers are there again."""
-    until = time.monotonic() + seconds
-    while True:
-        nodes = nodes_of(server)
-        if sum(node["state"] in ("ready", "idle") for node in nodes) == count:
-            return
-        assert time.monotonic() < until, nodes
-        time.sleep(0.05)
+    until(lambda: sum(node["state"] in ("ready", "idle") for node in nodes_of(server)) == count, lambda: nodes_of(server))
+
+
+def tokens_out(server):
+    return json.loads(server.get("/status"))["tokens_out"]
+
+
+def streaming(server, before):
+    """Until streams have begun: tokens of theirs came after the `before` that were there when they were asked for."""
+    until(lambda: tokens_out(server) > before, lambda: server.get("/status"))

@@ -6,37 +6,61 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
-from lab import BRIGADE, MODEL
+from lab import BRIGADE, MODEL, next_line, patience, told_when_failing, until
 
 
 class Server:
-    """brigade serve on a free port, ready when constructed (unless wait is False)."""
+    """brigade serve on a free port, ready when constructed (unless wait is False). Its lines on stderr are kept, with the time
+    at which they came."""
 
     def __init__(self, *args, wait=True, model=MODEL, env=None):
         self.process = subprocess.Popen([BRIGADE, "serve", "-m", model, "--port", "0", "--threads", "1", *map(str, args)],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         atexit.register(self.kill)
-        line = self.process.stdout.readline()
-        found = re.search(r"http://[^ ]*:(\d+)", line)
-        assert found, f"serve said {line!r}: {self.process.stderr.read() if not line else ''}"
+        self.lines, self.key = [], None
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        told_when_failing(f"serve, process {self.process.pid}", lambda: [line for _, line in self.lines])
+        found = re.search(r"http://[^ ]*:(\d+)", self.said())
         self.port = int(found.group(1))
-        self.key = None
         if wait:
-            line = self.process.stdout.readline()
-            assert line.startswith("ready"), f"serve said {line!r}: {self.process.stderr.read() if not line else ''}"
+            self.said("ready")
+
+    def read(self):
+        for line in self.process.stderr:
+            self.lines.append((time.monotonic(), line))
+
+    def said(self, begin="listening"):
+        """The next line on its standard output, which begins so."""
+        line = next_line(self.process)
+        if not line:
+            self.reader.join()
+        assert line.startswith(begin), f"serve said {line!r}: {self.errors()}"
+        return line
+
+    def errors(self):
+        """What came on stderr so far."""
+        return "".join(line for _, line in self.lines)
+
+    def told(self, pattern, since=0.0, seconds=120):
+        """Seconds from `since` to the first line on stderr after it that matches, and the line."""
+        def found():
+            return next(((at - since, line) for at, line in list(self.lines) if at >= since and re.search(pattern, line)), None)
+        return until(found, lambda: f"nothing like {pattern!r} in {self.errors()}", seconds)
 
     @classmethod
     def of(cls, process, line):
         """Around a process that was started elsewhere and said this line."""
         server = cls.__new__(cls)
-        server.process, server.key = process, None
+        server.process, server.key, server.lines = process, None, []
         server.port = int(re.search(r"http://[^ ]*:(\d+)", line).group(1))
         return server
 
     def connect(self, timeout=240):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience(timeout))
 
     def request(self, method, path, body=None, headers=None, timeout=240):
         """(status, headers, bytes)"""
@@ -101,23 +125,24 @@ class Server:
                 values[name] = float(value)
         return values
 
-    def settle(self, seconds=10):
+    def settle(self, seconds=120):
         """Waits until nothing runs; the cache must be empty then."""
-        until = time.monotonic() + seconds
-        while True:
-            m = self.metrics()
-            rest = {k: m[k] for k in ("brigade_requests_running", "brigade_requests_queued", "brigade_kv_pages_used")}
-            if not any(rest.values()) and m["brigade_http_requests_live"] == 1:
-                return m
-            assert time.monotonic() < until, (rest, m["brigade_http_requests_live"])
-            time.sleep(0.02)
+        last = {}
 
-    def stop(self, number=signal.SIGTERM, timeout=30):
+        def still():
+            last.update(self.metrics())
+            return last["brigade_http_requests_live"] == 1 and not any(
+                last[k] for k in ("brigade_requests_running", "brigade_requests_queued", "brigade_kv_pages_used"))
+        until(still, lambda: {k: v for k, v in last.items() if v and re.search("requests|pages_used", k)}, seconds)
+        return last
+
+    def stop(self, number=signal.SIGTERM, timeout=120):
         """Ends it politely: exit 0. Returns its stderr."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=timeout)
-        assert self.process.returncode == 0, (self.process.returncode, errors)
-        return errors
+        self.process.wait(patience(timeout))
+        self.reader.join()
+        assert self.process.returncode == 0, (self.process.returncode, self.errors())
+        return self.errors()
 
     def kill(self):
         if self.process.poll() is None:

@@ -13,17 +13,14 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
 
-from lab import MODEL, main, temporary_folder
-from lab_network import BUILD, inside, need_lab
+from lab import MODEL, THIN, main, patience, temporary_folder
+from lab_network import BUILD, Bed, inside, need_lab
 from lab_streams import STREAMS, settle, stream_text, undisturbed, with_stage
 from server import Server
-from testbed_lab import Bed
 
 LONG = 3  # seconds of a recovery, above which all is told
-THIN = bool(os.environ.get("BRIGADE_TEST_THIN"))
 NAMES = ["w0", "w1", "w2", "w3"]
 RESERVE = 64 << 20  # what a worker leaves free on its disk
 DISK = 3  # the node without a model file, whose disk is small
@@ -111,7 +108,7 @@ def one_round(server, accidents, kind, victim, want, told):
         time.sleep(accidents.dice.uniform(0.1, 1.0))
         kind(victim)
         for i, stream in enumerate(streams):
-            text = stream.result(timeout=90)
+            text = stream.result(patience())
             assert text == want[i], f"{told}, stream {i}: {text!r} is not {want[i]!r}"
     settle(server, len(NAMES))
 
@@ -121,11 +118,9 @@ def test_streams_survive_accidents():
     rounds = int(os.environ.get("BRIGADE_ACCIDENT_ROUNDS") or ("2" if THIN else "7"))
     seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
     want = undisturbed()
-    lines, told = [], {}
+    told = {}
     with small_disk("96m") as disk, Bed(document(disk), BUILD, [os.path.dirname(MODEL)]) as bed, inside(bed.space(len(NAMES))):
         server = Server("-c", bed.config, "--stages", 3)
-        reader = threading.Thread(target=lambda: lines.extend(server.process.stderr), daemon=True)
-        reader.start()
         try:
             for number in range(rounds):
                 dice = random.Random(seed + number)
@@ -135,22 +130,17 @@ def test_streams_survive_accidents():
                 needed = with_stage(server, NAMES)
                 victim = dice.choice(needed) if not number or dice.random() < 0.7 else dice.randrange(len(NAMES))
                 told[kind.__name__] = told.get(kind.__name__, 0) + 1
-                lines.append(f"-- round {number}: {kind.__name__} {NAMES[victim]}\n")
+                server.lines.append((time.monotonic(), f"-- round {number}: {kind.__name__} {NAMES[victim]}\n"))
                 one_round(server, accidents, kind, victim, want, f"seed {seed}, round {number} ({kind.__name__} {NAMES[victim]})")
             server.settle()
         except BaseException:
-            print(f"seed {seed}, round {number} ({kind.__name__} {NAMES[victim]}):\n" + "".join(lines[-40:]))
-            for name in NAMES:
-                with open(os.path.join(bed.folder, f"{name}.log")) as f:
-                    print(f"-- {name}\n" + "".join(f.readlines()[-12:]))
+            print(f"seed {seed}, round {number} ({kind.__name__} {NAMES[victim]})")
             raise
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=30) == 0
-        reader.join()
-    took = sorted(float(m.group(1)) for m in map(re.compile(r"works again after ([0-9.]+) s").search, lines) if m)
-    assert took, lines
+        log = server.stop()
+    took = sorted(map(float, re.findall(r"works again after ([0-9.]+) s", log)))
+    assert took, log
     if took[-1] > LONG:
-        print(f"seed {seed}: a recovery took {took[-1]:.2f} s:\n" + "".join(lines))
+        print(f"seed {seed}: a recovery took {took[-1]:.2f} s:\n{log}")
     print(f"     {rounds} rounds ({', '.join(f'{n} {k}' for k, n in sorted(told.items()))}), {len(took)} recoveries: "
           f"median {took[len(took) // 2]:.2f} s, worst {took[-1]:.2f} s")
 

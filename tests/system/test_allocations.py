@@ -14,13 +14,14 @@ import re
 import signal
 import subprocess
 
-from lab import BRIGADE, MODEL, SOURCE, WORKER, Cluster, brigade, free_ports, keygen, main, temporary_folder
+from lab import (BRIGADE, MODEL, SOURCE, THIN, WORKER, Cluster, brigade, free_ports, keygen, main, next_line, patience, port_was_taken,
+                 temporary_folder)
 from server import Server
 
 ALONE = ["-m", MODEL, "-p", "Once", "-n", "3", "--temp", "0", "--kv-tokens", "256", "--ctx", "256"]
 SHORT = [*ALONE, "--stages", "2"]
 TOLD = "BRIGADE_FAIL_ALLOC"
-A_FEW = 3 if os.environ.get("BRIGADE_TEST_THIN") else 12
+A_FEW = 3 if THIN else 12
 STEP = 64   # k goes on in such steps until one is beyond the last allocation
 
 
@@ -77,7 +78,7 @@ def test_the_coordinator_runs():
     pool = Pool(2)
 
     def sweep(k):
-        done = pool.use(lambda cluster: brigade("run", "-c", cluster.config, *SHORT, env={TOLD: str(k)}, timeout=60))
+        done = pool.use(lambda cluster: brigade("run", "-c", cluster.config, *SHORT, env={TOLD: str(k)}))
         orderly("run", k, done.returncode, done.stderr)
         assert done.returncode or done.stdout == expected(), (k, done)
         return TOLD in done.stderr
@@ -93,9 +94,9 @@ def test_the_coordinator_serves():
                                     "256", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                    env={**os.environ, TOLD: str(k)})
         try:
-            line = process.stdout.readline()
+            line = next_line(process)
             server = Server.of(process, line) if line else None
-            if server and process.stdout.readline().startswith("ready"):
+            if server and next_line(process).startswith("ready"):
                 for path in ("/status", "/metrics", "/health"):
                     server.request("GET", path)
                 for stream in (False, True):
@@ -108,7 +109,7 @@ def test_the_coordinator_serves():
             pass  # there was no memory for this connection; or the server has ended, as its line must say
         process.send_signal(signal.SIGTERM)
         try:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=patience())
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError(f"serve: allocation {k}: it hangs: {process.communicate()[1]}")
@@ -135,17 +136,17 @@ def test_a_worker_lives():
                                     os.path.join(SOURCE, "models"), "--cache", os.path.join(folder, "cache"), "--threads", "1", "--allow",
                                     coordinator], stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, TOLD: str(k)})
         run = None
-        if process.stdout.readline():
+        if next_line(process):
             config = os.path.join(folder, f"{name}.yaml")
             with open(config, "w") as f:
                 f.write("version: 1\ncoordinator:\n  key: coordinator.key\nnodes:\n"
                         f'  - {{name: bad, endpoint: "tcp://127.0.0.1:{port}", public_key: "{public}"}}\n')
-            run = brigade("run", "-c", config, *ALONE, "--rejoin-timeout", "1", timeout=100)
+            run = brigade("run", "-c", config, *ALONE, "--rejoin-timeout", "1")
             orderly("run", k, run.returncode, run.stderr)
             assert run.returncode or run.stdout == expected(), (k, run)
             process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(timeout=60)
+            code = process.wait(patience())
         except subprocess.TimeoutExpired:
             process.kill()
             log.seek(0)

@@ -7,9 +7,8 @@ import re
 import select
 import subprocess
 import termios
-import time
 
-from lab import BRIGADE, MODEL, brigade_json, main, slower
+from lab import BRIGADE, MODEL, brigade_json, main, slower, until
 
 UP, CTRL_C, CTRL_D = "\x1b[A", "\x03", "\x04"
 LIMIT = 12
@@ -41,10 +40,14 @@ class Terminal:
 
     def wait(self, words):
         """Until the words were shown, behind those waited for before. Returns what was shown between."""
-        until = time.monotonic() + 120
-        while (at := self.shown().find(" ".join(words.split()), self.seen)) < 0:
-            assert time.monotonic() < until and self.process.poll() is None, (words, self.shown()[self.seen:])
+        def there():
+            ended = self.process.poll() is not None
             self.read()
+            found = " ".join(words.split()) in self.shown()[self.seen:]
+            assert found or not ended, (words, self.shown()[self.seen:])
+            return found
+        until(there, lambda: (words, self.shown()[self.seen:]))
+        at = self.shown().find(" ".join(words.split()), self.seen)
         before, self.seen = self.shown()[self.seen:at], at + len(" ".join(words.split()))
         return before
 
@@ -56,11 +59,12 @@ class Terminal:
         return [self.wait(w) for w in words]
 
     def end(self):
-        until = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < until:
+        def over():
             self.read()
+            return self.process.poll() is not None
+        until(over, lambda: self.shown()[self.seen:])
         os.close(self.master)
-        return self.process.wait(10)
+        return self.process.wait()
 
 
 def alone(text):

@@ -4,7 +4,7 @@ import os
 import stat
 import subprocess
 
-from lab import BRIGADE, MODEL, PROMPT, WORKER, brigade, brigade_json, main, one_line, temporary_folder
+from lab import BRIGADE, MODEL, PROMPT, WORKER, brigade, brigade_json, main, one_line, patience, temporary_folder
 
 FOLDER = temporary_folder()
 COMMANDS = "run plan bench status keygen inspect quantize tokenize detokenize logits perplexity".split()
@@ -168,7 +168,7 @@ def test_full_disk_and_closed_pipe():
     done = subprocess.run(f"{BRIGADE} run -m {MODEL} -p 'Once' -n 5 > /dev/full", shell=True, capture_output=True, text=True)
     one_line(done, 1, "standard output")
     done = subprocess.run(f"{BRIGADE} run -m {MODEL} -p 'Once' -n 200 --ignore-eos | head -c 5", shell=True, capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=patience())
     assert done.stdout and "Traceback" not in done.stderr
 
 

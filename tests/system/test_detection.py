@@ -1,8 +1,8 @@
 """What is noticed of a worker, and when: dead, frozen and cut off are gone within the time that cluster.yaml gives; one that
 crawls is slow, stays, and is well again later. Streams run meanwhile and say what they would have said.
 
-Times are compared with the limits of cluster.yaml, with a margin for machines that are busy: noticing is a matter of
-deadlines, not of speed.
+Times are compared with the limits of cluster.yaml: noticing is a matter of deadlines, not of speed. Where the machine has
+more to do, what is late by that is measured beside, and allowed.
 """
 import concurrent.futures
 import json
@@ -10,35 +10,38 @@ import os
 import signal
 import time
 
-from lab import MODEL, Cluster, brigade, main, slower
-from lab_changing import Changing, Watched
-from lab_network import BUILD, inside, need_lab
-from lab_streams import STREAMS, nodes_of, settle, stream_text, undisturbed, with_stage
-from testbed_lab import Bed
+from lab import MODEL, THIN, Cluster, Stalls, brigade, main, patience, slower, until
+from lab_changing import Changing
+from lab_network import BUILD, Bed, inside, need_lab
+from lab_streams import STREAMS, nodes_of, settle, stream_text, streaming, tokens_out, undisturbed, with_stage
+from server import Server
 
 LOST = 1.0    # heartbeat: {lost: 1s}
 BEAT = 0.2    # and its interval
-MARGIN = 6.0  # of a machine that has more to do
+MARGIN = 6.0  # for what a beat does not say at once, and a machine that has more to do; beside what is measured of that
 YAML = "heartbeat: {interval: 200ms, lost: 1s}\nrebalance: {enabled: false}\nrecovery: {rejoin: 60s}\n"
 
 
 def meanwhile(server, want, work):
-    """Does `work` while eight streams run, which then are as they should be."""
+    """Does `work` while eight streams run, which then are as they should be. What it returns, and by how much it may be late
+    because this machine was busy."""
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+        before = tokens_out(server)
         streams = [pool.submit(stream_text, server, i) for i in range(STREAMS)]
-        time.sleep(0.7)
+        streaming(server, before)
         try:
-            result = work()
+            with Stalls() as stalls:
+                took = work()
         finally:
-            texts = [stream.result(timeout=120) for stream in streams]
+            texts = [stream.result(patience()) for stream in streams]
         assert texts == want, (texts, want)
-    return result
+    return took, 5 * stalls.longest
 
 
 def test_dead_and_frozen_are_gone():
     want = undisturbed()
     cluster = Cluster(3, env=slower(20), extra=YAML)
-    server = Watched("-c", cluster.config, "--stages", 2)
+    server = Server("-c", cluster.config, "--stages", 2)
     names = [worker.name for worker in cluster.workers]
     victim = cluster.workers[with_stage(server, names)[0]]
 
@@ -48,8 +51,8 @@ def test_dead_and_frozen_are_gone():
         took = server.told(f'"{victim.name}" was lost', struck)[0]
         victim.kill(signal.SIGCONT)
         return took
-    took = meanwhile(server, want, freeze)
-    assert LOST - BEAT <= took < LOST + BEAT + MARGIN, f"a frozen worker was missed after {took:.2f} s"
+    took, late = meanwhile(server, want, freeze)
+    assert LOST - BEAT - late <= took < LOST + BEAT + MARGIN + late, f"a frozen worker was missed after {took:.2f} s"
     print(f"     frozen: missed after {took:.2f} s")
     settle(server, 3)
     victim = cluster.workers[with_stage(server, names)[0]]
@@ -58,10 +61,10 @@ def test_dead_and_frozen_are_gone():
         struck = time.monotonic()
         victim.kill()
         return server.told(f'"{victim.name}" was lost', struck)[0]
-    took = meanwhile(server, want, kill)
-    assert took < LOST + MARGIN, f"a dead worker was missed after {took:.2f} s"
+    took, late = meanwhile(server, want, kill)
+    assert took < LOST + MARGIN + late, f"a dead worker was missed after {took:.2f} s"
     print(f"     dead: missed after {took:.2f} s")
-    server.end()
+    server.stop()
     cluster.stop()
 
 
@@ -72,7 +75,7 @@ def test_cut_off_is_gone():
                 "heartbeat": {"interval": "200ms", "lost": "1s"},
                 "testbed": {"nodes": {name: {"throttle": 20} for name in ("w0", "w1", "w2")}}}
     with Bed(document, BUILD, [os.path.dirname(MODEL)]) as bed, inside(bed.space(3)):
-        server = Watched("-c", bed.config, "--stages", 2)
+        server = Server("-c", bed.config, "--stages", 2)
         victim = with_stage(server, ["w0", "w1", "w2"])[0]
 
         def cut():
@@ -83,11 +86,11 @@ def test_cut_off_is_gone():
             for other in {0, 1, 2, 3} - {victim}:
                 bed.join(victim, other)
             return took
-        took = meanwhile(server, want, cut)
-        assert took < LOST + BEAT + MARGIN, f"a worker that was cut off was missed after {took:.2f} s"
+        took, late = meanwhile(server, want, cut)
+        assert took < LOST + BEAT + MARGIN + late, f"a worker that was cut off was missed after {took:.2f} s"
         print(f"     cut off: missed after {took:.2f} s")
         settle(server, 3)
-        server.end()
+        server.stop()
 
 
 def detail(server, name):
@@ -104,7 +107,7 @@ def test_crawling_is_slow_and_stays():
     want = undisturbed()
     factor = float(slower(20)["BRIGADE_TEST_SLOWDOWN"])
     lab = Changing(3, factor, YAML)
-    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    server = Server("-c", lab.cluster.config, "--stages", 2)
     names = [worker.name for worker in lab.cluster.workers]
     victim = with_stage(server, names)[1]
     name = names[victim]
@@ -114,20 +117,18 @@ def test_crawling_is_slow_and_stays():
         lab.set(victim, factor * 8)
         took = server.told(f'"{name}" is slow: .*it answers', struck)[0]
         assert detail(server, name) == "slow", nodes_of(server)
-        until = time.monotonic() + 10  # the worker hears of it with the next heartbeat
-        while looked(lab.cluster, name) != "slow":
-            assert time.monotonic() < until
+        until(lambda: looked(lab.cluster, name) == "slow")  # the worker hears of it with the next heartbeat
         lab.set(victim, factor)
         back = time.monotonic()
         server.told(f'"{name}" is no longer slow', back)
         assert detail(server, name) == "", nodes_of(server)
         return took
-    took = meanwhile(server, want, crawl)
+    took, late = meanwhile(server, want, crawl)
     print(f"     eight times as slow: said after {took:.2f} s")
-    assert took < 2 + MARGIN, f"a crawling worker was noticed after {took:.2f} s"
+    assert took < 2 + MARGIN + late, f"a crawling worker was noticed after {took:.2f} s"
 
-    if os.environ.get("BRIGADE_TEST_THIN"):  # a hundred times of what is slow by itself would take minutes
-        server.end()
+    if THIN:  # a hundred times of what is slow by itself would take minutes
+        server.stop()
         lab.cluster.stop()
         return
 
@@ -138,12 +139,12 @@ def test_crawling_is_slow_and_stays():
         took = server.told(f'"{name}" is slow', struck)[0]
         lab.set(victim, factor)
         return took
-    took = meanwhile(server, want, nearly_stand)
+    took, late = meanwhile(server, want, nearly_stand)
     print(f"     hundred times as slow: said after {took:.2f} s")
-    assert took < 2 + MARGIN, f"a worker that nearly stands was noticed after {took:.2f} s"
+    assert took < 2 + MARGIN + late, f"a worker that nearly stands was noticed after {took:.2f} s"
     assert server.metrics()["brigade_recoveries_total"] == 0
-    assert not any("was lost" in line for _, line in server.lines), server.lines
-    server.end()
+    assert "was lost" not in server.errors(), server.errors()
+    server.stop()
     lab.cluster.stop()
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from lab import BRIGADE, SkipTest, WORKER, keygen, main, temporary_folder
+from lab import BRIGADE, SkipTest, WORKER, keygen, main, next_line, patience, temporary_folder
 from test_tour import Network
 
 BUILD = os.path.dirname(os.path.dirname(BRIGADE))
@@ -24,14 +24,14 @@ class Board:
             ["ip", "netns", "exec", network.space("board"), "env", *[f"{k}={v}" for k, v in (env or {}).items()], WORKER, "--listen",
              "tcp://0.0.0.0:7700", "--key", os.path.join(self.folder, "node.key"), "--name", "attic", "--allow", allow, "--threads", "1"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout.readline()
+        assert next_line(self.process)
         with open(os.path.join(self.folder, "cluster.yaml"), "w") as f:
             f.write(f'version: 1\ncoordinator: {{key: coordinator.key}}\nnodes:\n  - {{name: attic, endpoint: "tcp://192.168.7.11:7700", '
                     f'public_key: "{self.public_key}"{cap}}}\n')
 
     def findings(self):
         done = subprocess.run(["ip", "netns", "exec", self.network.space("laptop"), BRIGADE, "doctor", "-c",
-                               os.path.join(self.folder, "cluster.yaml"), "--wait", "2", "--json"], capture_output=True, text=True, timeout=60)
+                               os.path.join(self.folder, "cluster.yaml"), "--wait", "2", "--json"], capture_output=True, text=True, timeout=patience())
         report = json.loads(done.stdout)
         found = {f["check"]: (f["level"], f["text"]) for f in report["nodes"][0]["findings"]}
         assert (done.returncode == 1) == any(level == "bad" for level, _ in found.values()), done

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import time
 
-from lab import (BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, keygen, main, one_line, slower, temporary_folder)
+from lab import (BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, free_ports, keygen, main, one_line, patience, slower,
+                 temporary_folder)
 
 
 def check_killed(number, which):
@@ -17,14 +18,11 @@ def check_killed(number, which):
     assert first, f"ended early: {run.stderr.read()}"
     victim = cluster.workers[which]
     victim.kill(number)
-    struck = time.monotonic()
-    _, errors = run.communicate(timeout=20)
-    took = time.monotonic() - struck
+    _, errors = run.communicate(timeout=patience())  # a second or two where nothing else runs
     cluster.stop()
     assert run.returncode == 1, f"exit {run.returncode}: {errors}"
     lines = [line for line in errors.splitlines() if line.startswith("brigade: ")]
     assert len(lines) == 1 and victim.name in lines[0], errors
-    assert took < 9, f"took {took:.1f} s"  # a second or two where nothing else runs
 
 
 def test_killing_the_first():
@@ -47,16 +45,14 @@ def test_worker_drains_on_sigterm():
     cluster = Cluster(1)
     worker = cluster.workers[0]
     worker.kill(signal.SIGTERM)
-    assert worker.process.wait(timeout=5) == 0, worker.errors()
+    assert worker.process.wait(patience()) == 0, worker.errors()
 
 
 def test_wrong_coordinator_key():
     cluster = Cluster(1)
     os.remove(os.path.join(cluster.folder, "coordinator.key"))
     keygen(os.path.join(cluster.folder, "coordinator.key"))
-    started = time.monotonic()
     one_line(brigade("run", "-c", cluster.config, "-m", MODEL, "-p", PROMPT, "-n", 5), 1, "w0", "key")
-    assert time.monotonic() - started < 10
     cluster.stop()
 
 
@@ -70,9 +66,7 @@ def test_wrong_worker_key():
 
 def test_nobody_there():
     cluster = Cluster(1)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_ports()
     cluster.write(nodes=[("ghost", f"tcp://127.0.0.1:{port}", cluster.workers[0].public_key)])
     line = one_line(brigade("run", "-c", cluster.config, "-m", MODEL, "-p", PROMPT, "-n", 5), 1, "ghost", str(port))
     assert "refused" in line or "no answer" in line or "unreachable" in line, line
@@ -90,13 +84,13 @@ def test_strangers_disturb_nothing():
         for worker in cluster.workers:
             port = int(worker.endpoint.rsplit(":", 1)[1])
             for nonsense in (b"GET / HTTP/1.1\r\n\r\n", greeting, b"\0" * 100, os.urandom(500)):
-                with socket.create_connection(("127.0.0.1", port), timeout=2) as s:
+                with socket.create_connection(("127.0.0.1", port), timeout=patience()) as s:
                     try:
                         s.sendall(nonsense)
                     except OSError:
                         pass
         time.sleep(0.02)
-    out, errors = run.communicate()
+    out, errors = run.communicate(timeout=patience())
     assert run.returncode == 0, errors
     assert json.loads(out)["tokens"] == want
     cluster.stop()

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 
-from lab import BRIGADE, MODEL, PROMPT, SOURCE, Cluster, Worker, brigade, brigade_json, main, one_line, temporary_folder
+from lab import (BRIGADE, MODEL, PROMPT, SOURCE, Cluster, Worker, brigade, brigade_json, main, next_line, one_line, patience,
+                 temporary_folder, until)
 from server import Server
 
 TREES = os.path.join(SOURCE, "tests", "fixtures", "sensors")
@@ -82,18 +83,12 @@ def test_energy_is_measured_or_said_not_to_be():
     cluster = Cluster(2, env=measured)  # two workers of one machine: counted once
     server = Server("-c", cluster.config, "--stages", "2", env=bare)
     server.text("Once upon a time", max_tokens=8)
-    end = time.monotonic() + 15
-    while True:
-        first = server.metrics()
-        if first.get("brigade_energy_joules_total", 0) > 0:
-            break
-        assert time.monotonic() < end, first
-        time.sleep(0.1)
+    until(lambda: server.metrics().get("brigade_energy_joules_total", 0) > 0, server.metrics)
+    first = server.metrics()
     assert first["brigade_energy_machines_measured"] == 1 and first["brigade_power_watts"] == 4.375, first
     server.text("Once upon a time", max_tokens=8, ignore_eos=True)
-    time.sleep(0.8)
+    until(lambda: server.metrics()["brigade_energy_joules_total"] > first["brigade_energy_joules_total"], server.metrics)
     later = server.metrics()
-    assert later["brigade_energy_joules_total"] > first["brigade_energy_joules_total"]
     assert later["brigade_joules_per_token"] > 0 and later["brigade_joules_per_request"] > 0, later
     assert all(n["watts"] == 4.375 for n in brigade_json("status", "-c", cluster.config)["nodes"])
     frame = brigade("top", f"http://127.0.0.1:{server.port}", "--once", "--interval", "0.3")
@@ -150,11 +145,12 @@ def test_a_processors_counter_is_followed():
     server = Server(env=env)
     with Counter(root, 20.0, 262143328850):
         before = server.metrics().get("brigade_energy_joules_total", 0)
-        end = time.monotonic() + 20
-        while server.metrics()["brigade_energy_joules_total"] <= before + 2 and time.monotonic() < end:
+
+        def counted():
             server.text("Once upon a time", max_tokens=32, ignore_eos=True)
+            return server.metrics()["brigade_energy_joules_total"] > before + 2
+        until(counted, server.metrics)
         after = server.metrics()
-    assert after["brigade_energy_joules_total"] > before + 2, after
     assert after["brigade_joules_per_token"] > 0 and after["brigade_joules_per_request"] > after["brigade_joules_per_token"], after
     server.stop()
 
@@ -165,14 +161,13 @@ def test_status_shows_measured_beside_predicted():
     before = brigade_json("status", "-c", cluster.config)["nodes"]
     assert len(before) == 3 and not any("decode_ms" in n for n in before), before
     server = Server("-c", cluster.config, "--stages", "2")
-    end = time.monotonic() + 30
-    while True:
+    staged = []
+
+    def both():
         server.text("Once upon a time", max_tokens=40, ignore_eos=True)
-        nodes = brigade_json("status", "-c", cluster.config)["nodes"]
-        staged = [n for n in nodes if "decode_ms" in n]
-        if len(staged) == 2:
-            break
-        assert time.monotonic() < end, nodes
+        staged[:] = [n for n in brigade_json("status", "-c", cluster.config)["nodes"] if "decode_ms" in n]
+        return len(staged) == 2
+    until(both, lambda: staged)
     plan = {s["device"]: s for s in json.loads(server.get("/status"))["plan"]["stages"]}
     assert {n["name"] for n in staged} == set(plan), (staged, plan)
     for n in staged:
@@ -191,21 +186,19 @@ def test_a_watch_goes_on_and_ends_with_its_reader():
     cluster = Cluster(2)
     watch = ["status", "-c", cluster.config, "--watch", "--interval", "0.1"]
     with subprocess.Popen([BRIGADE, *watch, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        def until(state):
-            end = time.monotonic() + 60
-            while {n["name"]: n["state"] for n in json.loads(running.stdout.readline())["nodes"]}["w1"] != state:
-                assert time.monotonic() < end, state
-        until("idle")
+        def shown(state):
+            until(lambda: {n["name"]: n["state"] for n in json.loads(next_line(running))["nodes"]}["w1"] == state, lambda: state)
+        shown("idle")
         cluster.workers[1].stop()
-        until("lost")
+        shown("lost")
         cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--listen", cluster.workers[1].endpoint)
-        until("idle")
+        shown("idle")
         running.stdout.close()
-        assert running.wait(60) == 0 and not running.stderr.read()
+        assert running.wait(patience()) == 0 and not running.stderr.read()
     with subprocess.Popen([BRIGADE, *watch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout.readline().startswith("node")
         running.stdout.close()
-        assert running.wait(60) == 0 and not running.stderr.read()
+        assert running.wait(patience()) == 0 and not running.stderr.read()
     cluster.stop()
 
 
@@ -221,26 +214,30 @@ def watch_in_a_terminal(server):
     os.close(slave)
 
     def drawn(pattern):
-        seen, end = "", time.monotonic() + 15
-        while not re.search(pattern, seen):
-            assert time.monotonic() < end, seen
+        seen = ""
+
+        def there():
+            nonlocal seen
             if select.select([master], [], [], 0.2)[0]:
                 seen += os.read(master, 65536).decode(errors="replace")
-        return seen
+            return re.search(pattern, seen)
+        until(there, lambda: seen)
 
     drawn("q: quit")
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
     top.send_signal(signal.SIGWINCH)
     drawn("q: quit")
     os.write(master, b"q")
-    end = time.monotonic() + 15
-    while top.poll() is None and time.monotonic() < end:
+
+    def over():
         if select.select([master], [], [], 0.2)[0]:
             try:
                 os.read(master, 65536)
             except OSError:
-                break
-    assert top.wait(timeout=10) == 0
+                return True
+        return top.poll() is not None
+    until(over)
+    assert top.wait(patience()) == 0
     os.close(master)
 
 

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import lab
-from lab import MODEL, PROMPT, Cluster, SkipTest, Worker, brigade, brigade_json, main, temporary_folder
+from lab import MODEL, PROMPT, Cluster, SkipTest, Worker, brigade, brigade_json, main, patience, temporary_folder
 
 FOLDER = temporary_folder()
 
@@ -132,7 +132,7 @@ def test_arm64_under_qemu():
         want = crc(model_of(kind))
         for level in ("scalar", "neon", "dotprod", "i8mm"):
             done = subprocess.run(["qemu-aarch64", "-cpu", "max", arm, "logits", "-m", model_of(kind), "-p", PROMPT, "--bits",
-                                   "--top", "1", "--threads", "2"], capture_output=True, text=True, timeout=300,
+                                   "--top", "1", "--threads", "2"], capture_output=True, text=True, timeout=patience(300),
                                   env={**os.environ, "BRIGADE_ISA": level})
             assert f"crc32 {want:08x}" in done.stdout, f"{kind} at {level}: {done.stdout[-80:]} {done.stderr}"
 

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 
-from lab import PROMPT, Cluster, brigade, main, slower
+from lab import PROMPT, Cluster, brigade, main, patience, slower, until
 from server import Server
 
 SLOW = slower(8)
@@ -37,13 +37,15 @@ def at_stage(server, stage):
 def counted(server, name, least, still=0):
     """The tokens that a worker has computed, once they are at least so many and have not changed for some seconds (they come
     with heartbeats, five a second)."""
-    tokens, since, until = -1, 0, time.monotonic() + 60
-    while tokens < least or time.monotonic() < since + still:
-        assert time.monotonic() < until, (name, tokens, least)
+    tokens, since = -1, 0
+
+    def enough():
+        nonlocal tokens, since
         now = nodes(server)[name]["tokens"]
         if now != tokens:
             tokens, since = now, time.monotonic()
-        time.sleep(0.02)
+        return tokens >= least and time.monotonic() >= since + still
+    until(enough, lambda: (name, tokens, least))
     return tokens
 
 
@@ -72,15 +74,17 @@ class Stream(threading.Thread):
             connection.close()
 
     def wait_for(self, events):
-        until = time.monotonic() + 60
-        while self.events < events:
-            assert time.monotonic() < until and self.is_alive(), (self.events, self.text)
-            time.sleep(0.005)
+        until(lambda: self.events >= events or not self.is_alive(), lambda: (self.events, self.text))
+        assert self.events >= events, (self.failed, self.text)
+
+    def end(self):
+        self.join(patience())
+        assert not self.failed and not self.is_alive(), self.failed
 
 
-def killed_at_last(count, *options, extra=""):
+def killed_at_last(count, *options, extra="", again=0):
     """Kills the worker of the last stage in the middle of an answer. Returns the text, how the replay went, the tokens
-    that stage 0 computed from the kill on, and the log."""
+    that stage 0 computed from the kill on (at least `again` are waited for), and the log."""
     cluster = Cluster(count, env=SLOW, extra=extra)
     server = Server("-c", cluster.config, *options)
     stream = Stream(server)
@@ -89,11 +93,10 @@ def killed_at_last(count, *options, extra=""):
     before = counted(server, first, undisturbed()[1])  # so that the prompt is not among what comes after
     assert stream.is_alive(), "the answer was over before anybody was killed"
     cluster.workers[int(last[1:])].kill()
-    stream.join(60)
-    assert not stream.failed and not stream.is_alive(), stream.failed
+    stream.end()
     server.settle()
     status = json.loads(server.get("/status"))
-    computed = counted(server, first, before, still=1) - before
+    computed = counted(server, first, before + again, still=1) - before
     log = server.stop()
     cluster.stop()
     assert status["recoveries"] == 1, status["recoveries"]
@@ -118,7 +121,7 @@ def test_those_that_are_left_share_the_blocks():
 
 def test_without_rows_it_is_computed_again():
     want, prompt = undisturbed()
-    text, replay, computed, log = killed_at_last(4, "--split", "3,3,2", extra="recovery: {keep: 0}\n")
+    text, replay, computed, log = killed_at_last(4, "--split", "3,3,2", extra="recovery: {keep: 0}\n", again=prompt)
     assert text == want
     assert replay["computed"] >= prompt and replay["resent"] == 0, replay
     assert computed >= prompt and "1 computed again" in log, (computed, log)
@@ -128,10 +131,7 @@ FEW = 60  # tokens are enough where a stream is compared with the beginning of a
 
 
 def recovered(server):
-    until = time.monotonic() + 60
-    while json.loads(server.get("/status"))["recoveries"] != 1:
-        assert time.monotonic() < until, server.get("/status")
-        time.sleep(0.05)
+    until(lambda: json.loads(server.get("/status"))["recoveries"] == 1, lambda: server.get("/status"))
 
 
 def test_with_rounded_activations_a_spare_says_the_same():
@@ -143,8 +143,7 @@ def test_with_rounded_activations_a_spare_says_the_same():
     stream.enough = FEW + 10
     stream.wait_for(30)
     cluster.workers[int(at_stage(server, 2)[1:])].kill()
-    stream.join(60)
-    assert not stream.failed and not stream.is_alive(), stream.failed
+    stream.end()
     assert stream.text.startswith(want), (stream.text, want)
     recovered(server)
     server.stop()
@@ -163,13 +162,9 @@ def test_pages_travel_with_blocks_that_move():
     assert done.returncode == 0, done.stderr
     recovered(server)
     stream.enough = stream.events + 30
-    stream.join(60)
-    assert not stream.failed and not stream.is_alive(), stream.failed
-    server.settle(60)
-    until = time.monotonic() + 60
-    while not nodes(server)[spare]["tokens"]:  # counters come with heartbeats
-        assert time.monotonic() < until, server.get("/status")
-        time.sleep(0.05)
+    stream.end()
+    server.settle()
+    until(lambda: nodes(server)[spare]["tokens"], lambda: server.get("/status"))  # counters come with heartbeats
     status = json.loads(server.get("/status"))
     log = server.stop()
     cluster.stop()

@@ -15,17 +15,17 @@ import subprocess
 import time
 
 from debian_root import output, root_for_packages
-from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, free_ports, keygen, main, temporary_folder
+from lab import BRIGADE, MODEL, SOURCE, WORKER, Worker, SkipTest, brigade, free_ports, keygen, main, patience, temporary_folder
 
 PACKAGING = os.path.join(SOURCE, "packaging")
 
 
 # ---- The service manager --------------------------------------------------------------------------------------------
 
-def heard(listener, until, timeout=20):
+def heard(listener, until):
     """What a service manager is told, up to the message that holds `until`."""
     messages = []
-    listener.settimeout(timeout)
+    listener.settimeout(patience())
     while not any(until in m for m in messages):
         messages.append(listener.recv(4096).decode())
     return messages
@@ -58,7 +58,7 @@ def test_worker_tells_the_service_manager():
     heard(listener, "WATCHDOG=1")
     worker.kill(signal.SIGTERM)
     heard(listener, "STOPPING=1")
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(patience()) == 0
 
 
 def test_units_are_understood():
@@ -223,7 +223,7 @@ def test_slurm_script_runs():
         os.chmod(os.path.join(tools, name), 0o755)
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost",
            "SLURM_CPUS_PER_TASK": "1", "BRIGADE_PORT": str(port), "BRIGADE_MODELS": os.path.dirname(MODEL), "TMPDIR": folder}
-    said = output(script, "run", "-m", MODEL, "-p", "Once upon a time", "-n", "4", "--temp", "0", cwd=folder, env=env, timeout=60)
+    said = output(script, "run", "-m", MODEL, "-p", "Once upon a time", "-n", "4", "--temp", "0", cwd=folder, env=env, timeout=patience())
     assert len(said) > 5, said
     assert not glob.glob(os.path.join(folder, ".brigade-*")), "keys were left behind"
 
@@ -240,7 +240,7 @@ def test_packages_in_a_root_of_their_own():
         # Processes of its own: whatever is left running ends with the first of them.
         return output("unshare", "--pid", "--fork", "--kill-child", "--mount", "sh", "-c",
                       f'mount -t proc proc "{root}/proc"; mount --bind /dev "{root}/dev"; mount --bind /sys "{root}/sys"; exec chroot "{root}" "$@"', "sh", *command,
-                      env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}, timeout=100, **more)
+                      env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}, timeout=patience(), **more)
     said = inside("sh", "-c", "dpkg --force-unsafe-io -i /tmp/*.deb")
     keys = re.findall(r"^brigade(?:-worker)?: .* (\S{40})$", said, re.M)
     assert len(keys) == 2, said
@@ -258,7 +258,7 @@ def test_packages_in_a_root_of_their_own():
         set -e; cd /tmp
         brigade-worker --config /etc/brigade/worker.yaml >ready 2>log &
         worker=$!
-        for i in $(seq 200); do test -s ready && break; sleep 0.05; done
+        until test -s ready; do kill -0 $worker || { cat log >&2; exit 1; }; sleep 0.05; done
         endpoint=$(sed -n 's/.* at \\(tcp:[^ ]*\\) key.*/\\1/p' ready)
         key=$(brigade-worker --keygen --key /etc/brigade/node.key)
         printf 'version: 1\\ncoordinator: {key: /etc/brigade/coordinator.key}\\nnodes:\\n  - {name: here, endpoint: "%s", public_key: "%s"}\\n' \

@@ -5,14 +5,14 @@ The damping is cluster.yaml's (30 s, 5 minutes): here it is seconds.
 """
 import concurrent.futures
 import json
-import os
 import re
 import threading
 import time
 
-from lab import SkipTest, brigade, main, slower
-from lab_changing import Changing, Watched
+from lab import THIN, SkipTest, brigade, main, patience, slower, until
+from lab_changing import Changing
 from lab_streams import STREAMS, stream_text, undisturbed, with_stage
+from server import Server
 
 FACTOR = float(slower(12)["BRIGADE_TEST_SLOWDOWN"])
 DAMPED = "recovery: {rejoin: 60s}\nrebalance: {hold: 2s, apart: 10s, judge: 8s}\n"
@@ -42,7 +42,7 @@ class Busy:
             self.server.kill()
             return
         for stream in self.streams:
-            stream.result(timeout=120)
+            stream.result(patience())
         assert self.rounds >= STREAMS
 
 
@@ -62,11 +62,11 @@ def planned(server):
 
 
 def test_blocks_move_by_themselves_and_back():
-    if os.environ.get("BRIGADE_TEST_THIN"):
+    if THIN:
         raise SkipTest("where programs are slow by themselves, stages never drift far enough from the plan in this time")
     want = undisturbed()
     lab = Changing(2, FACTOR, DAMPED)
-    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    server = Server("-c", lab.cluster.config, "--stages", 2)
     before = planned(server)
     slow = max(before, key=lambda name: count(before[name]))
     other = next(name for name in before if name != slow)
@@ -74,8 +74,8 @@ def test_blocks_move_by_themselves_and_back():
         time.sleep(1)
         started = time.monotonic()
         lab.set(int(slow[1:]), FACTOR * 10)
-        took, why = server.told("another plan is [0-9]+ % faster; blocks move", started, 60)
-        _, line = server.told(AGAIN, started + took, 60)
+        took, why = server.told("another plan is [0-9]+ % faster; blocks move", started)
+        _, line = server.told(AGAIN, started + took)
         moved = layout(line)
         assert count(moved[slow]) < count(before[slow]), (before, line)
         print(f"     moved {took:.1f} s after {slow} became slow: {why.split('drifted: ')[-1].strip()}: {before} to {moved}")
@@ -83,53 +83,53 @@ def test_blocks_move_by_themselves_and_back():
         at = time.monotonic()
         lab.set(int(other[1:]), FACTOR * 25)
         lab.set(int(slow[1:]), FACTOR)
-        took, _ = server.told("the move made it slower .*: blocks go back", at, 60)
-        _, line = server.told(AGAIN, at + took, 60)
+        took, _ = server.told("the move made it slower .*: blocks go back", at)
+        _, line = server.told(AGAIN, at + took)
         assert layout(line) == before, (before, moved, line)
         print(f"     back {took:.1f} s after {other} became slower still")
         lab.set(int(other[1:]), FACTOR)
-    server.end()
+    server.stop()
     lab.cluster.stop()
 
 
 def ask(server, *words):
     """Until blocks are not on the move already. When it was asked, and the answer."""
-    until = time.monotonic() + 20
-    while True:
-        at = time.monotonic()
-        done = brigade(*words, "--port", server.port)
-        if done.returncode == 0:
-            return at, done
-        assert "try again in a moment" in done.stderr and at < until, done.stderr
-        time.sleep(0.1)
+    asked = []
+
+    def done():
+        asked[:] = time.monotonic(), brigade(*words, "--port", server.port)
+        assert asked[1].returncode == 0 or "try again in a moment" in asked[1].stderr, asked[1].stderr
+        return asked[1].returncode == 0
+    until(done, lambda: asked[1].stderr)
+    return asked
 
 
 def test_by_hand_while_streams_run():
     want = undisturbed()
     lab = Changing(3, FACTOR, "recovery: {rejoin: 60s}\nrebalance: {enabled: false}\n")
-    server = Watched("-c", lab.cluster.config, "--stages", 2)
+    server = Server("-c", lab.cluster.config, "--stages", 2)
     names = [worker.name for worker in lab.cluster.workers]
     with Busy(server, want):
         for _ in range(2):
             victim = with_stage(server, names)[0]
             for words in (["drain", names[victim]], ["drain", names[victim], "--undo"]):
                 at = ask(server, *words)[0]
-                _, line = server.told(AGAIN, at, 60)
+                _, line = server.told(AGAIN, at)
                 if "--undo" not in words:
                     assert names[victim] not in layout(line), line
             time.sleep(0.5)
         for slow in with_stage(server, names):
             lab.set(slow, FACTOR * 8)  # the spare is the one that is well
-        until = time.monotonic() + 150
-        while True:  # measured stage times need some micro-batches before they count
-            at, done = ask(server, "rebalance", "--json")
-            if json.loads(done.stdout)["moves"]:
-                break
-            assert time.monotonic() < until, done.stdout
-            time.sleep(0.5)
-        server.told(AGAIN, at, 60)
-    assert not any("was lost" in line for _, line in server.lines), server.lines
-    server.end()
+        answer = []
+
+        def moves():  # measured stage times need some micro-batches before they count
+            time.sleep(0.3)
+            answer[:] = ask(server, "rebalance", "--json")
+            return json.loads(answer[1].stdout)["moves"]
+        until(moves, lambda: answer[1].stdout, 240)
+        server.told(AGAIN, answer[0])
+    assert "was lost" not in server.errors(), server.errors()
+    server.stop()
     lab.cluster.stop()
 
 

@@ -14,8 +14,8 @@ import subprocess
 import threading
 import time
 
-from lab import BRIGADE, MODEL, PROMPT, Cluster, Worker, brigade, brigade_json, main, one_line, slower
-from lab_streams import STREAMS, asked, settle, stream_text, undisturbed, with_stage
+from lab import BRIGADE, MODEL, PROMPT, THIN, Cluster, Worker, brigade, brigade_json, main, one_line, patience, slower, until
+from lab_streams import STREAMS, asked, settle, stream_text, streaming, tokens_out, undisturbed, with_stage
 from server import Server
 
 SLOW = slower(20)
@@ -47,7 +47,7 @@ class Strikes:
 
     def terminate(self, i):
         self.cluster.workers[i].kill(signal.SIGTERM)
-        self.cluster.workers[i].process.wait(timeout=10)
+        self.cluster.workers[i].process.wait(patience())
         restart(self.cluster, i)
 
     def kill_two(self, i):
@@ -60,15 +60,12 @@ class Strikes:
 
 
 def test_streams_survive_what_happens_to_workers():
-    rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS") or ("1" if os.environ.get("BRIGADE_TEST_THIN") else "3"))
+    rounds = int(os.environ.get("BRIGADE_RECOVERY_ROUNDS") or ("1" if THIN else "3"))
     seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
     want = undisturbed()
     count = 4
     cluster = Cluster(count, env=SLOW, extra="recovery: {rejoin: 60s}\n")
     server = Server("-c", cluster.config, "--stages", 3)
-    lines = []
-    reader = threading.Thread(target=lambda: lines.extend(server.process.stderr), daemon=True)
-    reader.start()
     try:
         for number in range(rounds):
             dice = random.Random(seed + number)
@@ -82,18 +79,16 @@ def test_streams_survive_what_happens_to_workers():
                     kind, victim = strikes.kill, with_stage(server, [worker.name for worker in cluster.workers])[0]
                 kind(victim)
                 for i, stream in enumerate(streams):
-                    text = stream.result(timeout=60)
+                    text = stream.result(patience())
                     assert text == want[i], f"seed {seed + number} ({kind.__name__} w{victim}), stream {i}: {text!r} is not {want[i]!r}"
             settle(server, count)
         server.settle()
     except Exception:
-        print(f"seed {seed}, round {number}:\n" + "".join(lines[-40:]))
+        print(f"seed {seed}, round {number}")
         raise
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=30) == 0
-    reader.join()
-    took = sorted(float(m.group(1)) for m in map(re.compile(r"works again after ([0-9.]+) s").search, lines) if m)
-    assert took, lines
+    log = server.stop()
+    took = sorted(map(float, re.findall(r"works again after ([0-9.]+) s", log)))
+    assert took, log
     print(f"     {rounds} rounds, {len(took)} recoveries: median {took[len(took) // 2]:.2f} s, worst {took[-1]:.2f} s")
     cluster.stop()
 
@@ -120,7 +115,7 @@ def test_run_waits_for_a_board_that_is_needed():
     old = cluster.workers[1]
     old.stop()
     cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--memory", "8M", "--listen", old.endpoint, env=SLOW)
-    rest, errors = run.communicate(timeout=60)
+    rest, errors = run.communicate(timeout=patience())
     text, errors = (first + rest).decode(), errors.decode()
     assert run.returncode == 0, errors
     assert text == undisturbed_text() + "\n", (text, errors)
@@ -141,24 +136,18 @@ def test_drained_boards_can_be_switched_off():
     want = undisturbed()
     cluster = Cluster(3, env=SLOW)
     server = Server("-c", cluster.config, "--stages", 2)
-    names = stage_nodes(server)
+    names, before = stage_nodes(server), tokens_out(server)
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
         streams = [pool.submit(stream_text, server, i) for i in range(STREAMS)]
-        time.sleep(0.5)
+        streaming(server, before)
         assert ask_server(server, "drain", names[0]).returncode == 0
-        until = time.monotonic() + 20
-        while names[0] in stage_nodes(server) or len(stage_nodes(server)) != 2:
-            assert time.monotonic() < until, stage_nodes(server)
-            time.sleep(0.05)
+        until(lambda: names[0] not in stage_nodes(server) and len(stage_nodes(server)) == 2, lambda: stage_nodes(server))
         cluster.workers[int(names[0][1:])].kill()
-        assert [stream.result(timeout=60) for stream in streams] == want
+        assert [stream.result(patience()) for stream in streams] == want
     one_line(ask_server(server, "drain", "nobody"), 1, "nobody")
     others = stage_nodes(server)
     assert ask_server(server, "drain", others[0]).returncode == 0
-    until = time.monotonic() + 20
-    while len(stage_nodes(server)) != 1:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: len(stage_nodes(server)) == 1, lambda: stage_nodes(server))
     one_line(ask_server(server, "drain", others[1]), 1, others[1], "no worker is left")
     answer = json.loads(ask_server(server, "rebalance", "--json").stdout)
     assert set(answer) == {"moves", "gain_percent"}, answer
@@ -225,10 +214,10 @@ def end_with_streams(end):
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
         streams = [pool.submit(interrupted_stream, first, i, begun) for i in range(STREAMS)]
         for _ in range(3 * STREAMS):
-            assert begun.acquire(timeout=60)
+            assert begun.acquire(timeout=patience())
         reads = sum(worker.errors().count(" read in ") for worker in cluster.workers)
         end(first)
-        results = [stream.result(timeout=60) for stream in streams]
+        results = [stream.result(patience()) for stream in streams]
     cut = 0
     for i, (text, reasons, done) in enumerate(results):
         if text == want[i]:
@@ -263,14 +252,14 @@ def test_a_server_waits_refuses_and_recovers():
     cluster = Cluster(2, worker_args=["--memory", "8M"], env=SLOW)
     server = Server("-c", cluster.config, "--kv-tokens", "512", "--ctx", "512", "--rejoin-timeout", "2")
     want = server.text(**asked(1))["choices"][0]["text"]
-    old = cluster.workers[1]
+    old, before = cluster.workers[1], tokens_out(server)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         stream = pool.submit(raw_stream, server, {**asked(1), "max_tokens": 400})
-        time.sleep(0.7)
-        old.stop()
+        streaming(server, before)
         struck = time.monotonic()
-        last = stream.result(timeout=30)[-1]
-    assert 2 <= time.monotonic() - struck < 8
+        old.stop()
+        last = stream.result(patience())[-1]
+    assert time.monotonic() - struck >= 2
     error = json.loads(last)["error"]["message"]
     for word in ('"w1" was lost', "MiB", "waited 2.0 s"):
         assert word in error, error
@@ -279,10 +268,7 @@ def test_a_server_waits_refuses_and_recovers():
     health = json.loads(server.request("GET", "/health")[2])
     assert health["status"] == "degraded" and "was lost" in health["detail"], health
     cluster.workers[1] = Worker(cluster.folder, "w1", [cluster.public_key], "--memory", "8M", "--listen", old.endpoint, env=SLOW)
-    until = time.monotonic() + 30
-    while server.request("POST", "/v1/completions", {**asked(1), "max_tokens": 1})[0] != 200:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    until(lambda: server.request("POST", "/v1/completions", {**asked(1), "max_tokens": 1})[0] == 200, lambda: server.get("/status"))
     assert server.text(**asked(1))["choices"][0]["text"] == want
     assert json.loads(server.get("/health"))["status"] == "ready"
     server.stop()
@@ -295,8 +281,8 @@ def test_nobody_comes_back():
     run, _ = start_run(cluster, "--kv-tokens", "512", "--ctx", "512", "--rejoin-timeout", "1")
     started = time.monotonic()
     cluster.workers[0].kill()
-    errors = run.communicate(timeout=30)[1].decode()
-    assert run.returncode == 1 and 1 < time.monotonic() - started < 6, errors
+    errors = run.communicate(timeout=patience())[1].decode()
+    assert run.returncode == 1 and time.monotonic() - started > 1, errors
     line = [line for line in errors.splitlines() if line.startswith("brigade: ")]
     assert len(line) == 1, errors
     for word in ('"w0" was lost', "MiB", "waited 1.0 s"):

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from debian_root import root_for_packages
-from lab import MODEL, SkipTest, brigade, main
+from lab import MODEL, SkipTest, brigade, main, patience, until
 
 WORKER_UNIT, SERVER_UNIT = "brigade-worker.service", "brigade-serve.service"
 
@@ -31,8 +31,8 @@ class Machine:
             ["systemd-nspawn", "--quiet", "-D", root, "--register=no", "--keep-unit", "--boot", "--private-network", "--console=pipe",
              f"--machine=brigade-test-{os.getpid()}"], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         atexit.register(self.end)
-        self.leader, until, state = None, time.monotonic() + 100, ""
-        while time.monotonic() < until and self.nspawn.poll() is None and state not in ("running", "degraded"):
+        self.leader, end, state = None, time.monotonic() + patience(), ""
+        while time.monotonic() < end and self.nspawn.poll() is None and state not in ("running", "degraded"):
             time.sleep(0.2)
             self.leader = next(iter(children(self.nspawn.pid)), None)
             if self.leader:
@@ -43,9 +43,9 @@ class Machine:
             self.end()
             raise SkipTest(f"no systemd can be booted in a container here (state {state!r}): {said}")
 
-    def run(self, *command, check=True, timeout=60):
+    def run(self, *command, check=True):
         done = subprocess.run(["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", *command], capture_output=True, text=True,
-                              timeout=timeout, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"})
+                              timeout=patience(), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"})
         assert not check or done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}: {done.stderr[-2000:]}{done.stdout[-2000:]}"
         return done
 
@@ -54,12 +54,6 @@ class Machine:
 
     def show(self, unit, key):
         return self.run("systemctl", "show", unit, f"--property={key}", "--value").stdout.strip()
-
-    def wait(self, what, test, timeout=100):
-        until = time.monotonic() + timeout
-        while not test():
-            assert time.monotonic() < until, f"{what}: {self.journal()[-3000:]}"
-            time.sleep(0.1)
 
     def journal(self, unit=WORKER_UNIT):
         return self.run("journalctl", "--no-pager", "-u", unit, check=False).stdout
@@ -72,7 +66,7 @@ class Machine:
                 pass
         if self.nspawn.poll() is None:
             self.nspawn.terminate()
-        self.nspawn.wait(20)
+        self.nspawn.wait(patience())
         if not self.log.closed:
             self.log.close()
 
@@ -131,12 +125,12 @@ def test_units_under_a_real_systemd():
     # Fed, the watchdog keeps still; a worker that hangs is started afresh, and answers again.
     m.shell("mkdir -p /run/systemd/system/brigade-worker.service.d; printf '[Service]\\nWatchdogSec=6\\n' >/run/systemd/system/brigade-worker.service.d/w.conf")
     m.shell("systemctl daemon-reload; systemctl restart brigade-worker")
-    pid = m.show(WORKER_UNIT, "MainPID")
-    time.sleep(7)
+    pid, fed = m.show(WORKER_UNIT, "MainPID"), set()
+    until(lambda: fed.add(m.show(WORKER_UNIT, "WatchdogTimestampMonotonic")) or len(fed) > 3, m.journal)
     assert m.show(WORKER_UNIT, "MainPID") == pid and m.show(WORKER_UNIT, "NRestarts") == "0"
     m.shell(f"kill -STOP {pid}")
-    m.wait("a worker that hangs was not started afresh",
-           lambda: m.show(WORKER_UNIT, "ActiveState") == "active" and m.show(WORKER_UNIT, "MainPID") not in (pid, "0"))
+    until(lambda: m.show(WORKER_UNIT, "ActiveState") == "active" and m.show(WORKER_UNIT, "MainPID") not in (pid, "0"),
+          lambda: f"a worker that hangs was not started afresh: {m.journal()[-3000:]}")
     assert "Watchdog timeout" in m.journal()
     assert m.shell(ask).strip() == here.strip()
 

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from lab import BRIGADE, MODEL, SOURCE, SkipTest, main, one_line, temporary_folder
+from lab import BRIGADE, MODEL, SOURCE, THIN, SkipTest, free_ports, main, next_line, one_line, patience, temporary_folder
 from lab_network import BUILD, need_lab
 
 TESTBED = os.path.join(SOURCE, "scripts", "testbed")
@@ -25,7 +25,7 @@ def testbed(text, *command, env=None):
     path = os.path.join(temporary_folder(), "lab.yaml")
     with open(path, "w") as f:
         f.write(text)
-    return subprocess.run([TESTBED, "--build", BUILD, path, "--", *map(str, command)], capture_output=True, text=True, timeout=120,
+    return subprocess.run([TESTBED, "--build", BUILD, path, "--", *map(str, command)], capture_output=True, text=True, timeout=patience(),
                           env={**os.environ, **(env or {})})
 
 
@@ -102,9 +102,7 @@ def test_cpu_and_memory_are_limited_by_control_groups():
 def proxied(*settings):
     """A way through link_proxy to an echo server: round trips of some bytes, each in seconds, and whether all came in order."""
     echo = socket.create_server(("127.0.0.1", 0))
-    door = socket.create_server(("127.0.0.1", 0))
-    port = door.getsockname()[1]
-    door.close()
+    port = free_ports(1)
 
     def answer():
         peer, _ = echo.accept()
@@ -114,7 +112,7 @@ def proxied(*settings):
     proxy = subprocess.Popen([os.path.join(BUILD, "tests", "system", "link_proxy"), *map(str, settings), f"127.0.0.1:{port}",
                               f"127.0.0.1:{echo.getsockname()[1]}"], stdout=subprocess.PIPE, text=True)
     try:
-        assert "ready" in proxy.stdout.readline()
+        assert "ready" in next_line(proxy)
         way = socket.create_connection(("127.0.0.1", port))
         trips = []
         for i in range(20):
@@ -158,7 +156,7 @@ def test_labs_that_are_shipped():
     need_lab()
     labs = sorted(glob.glob(os.path.join(SOURCE, "packaging", "labs", "*.yaml")))
     assert len(labs) >= 2
-    if os.environ.get("BRIGADE_TEST_THIN"):
+    if THIN:
         labs = labs[:1]  # the four boards
     for path in labs:
         text = open(path).read()

@@ -11,9 +11,8 @@ import select
 import shutil
 import signal
 import subprocess
-import time
 
-from lab import BRIGADE, MODEL, SOURCE, WORKER, SkipTest, main, temporary_folder
+from lab import BRIGADE, MODEL, SOURCE, WORKER, SkipTest, main, temporary_folder, until
 
 PAGE = os.path.join(SOURCE, "docs", "getting-started.md")
 BEGIN, END = "<!-- session -->", "<!-- end of session -->"
@@ -111,11 +110,12 @@ class Running:
         self.text += piece.replace("\r\n", "\n")
         return bool(piece)
 
-    def until(self, pattern, timeout=30):
-        end = time.monotonic() + timeout
-        while not re.search(pattern, self.text):
-            assert self.read(0.1) and time.monotonic() < end, f"{self.machine.name}: no {pattern!r} in {self.text!r}"
-        return re.search(pattern, self.text)
+    def until(self, pattern):
+        def shown():
+            found = re.search(pattern, self.text)
+            assert found or self.read(0.1), f"{self.machine.name} ended: no {pattern!r} in {self.text!r}"
+            return found
+        return until(shown, lambda: f"{self.machine.name}: no {pattern!r} in {self.text!r}")
 
     def show(self):
         """What it has printed since the last time goes into the session, but for progress bars, which draw over themselves."""
@@ -126,10 +126,8 @@ class Running:
     def type(self, line):
         os.write(self.master, (line + "\n").encode())
 
-    def end(self, timeout=60):
-        end = time.monotonic() + timeout
-        while self.read(0.1):
-            assert time.monotonic() < end, f"{self.machine.name}: does not end: {self.text!r}"
+    def end(self):
+        until(lambda: not self.read(0.1), lambda: f"{self.machine.name}: does not end: {self.text!r}")
         code = self.process.wait()
         self.show()
         return code

@@ -3,13 +3,11 @@ versions in the message; boards are replaced one by one while a server runs, and
 import concurrent.futures
 import os
 import re
-import threading
-import time
 
 import lab
-from lab import MODEL, PROMPT, WORKER, Cluster, Worker, brigade, main, one_line, slower
+from lab import MODEL, PROMPT, WORKER, Cluster, Worker, brigade, main, one_line, patience, slower, until
 from lab_network import BUILD
-from lab_streams import STREAMS, nodes_of, settle, stream_text, undisturbed
+from lab_streams import STREAMS, nodes_of, settle, stream_text, streaming, tokens_out, undisturbed
 from server import Server
 
 PREVIOUS = os.path.join(BUILD, "tests", "system", "brigade-worker-previous")
@@ -53,10 +51,7 @@ def state(server, name):
 
 
 def until_state(server, name, *states):
-    until = time.monotonic() + 20
-    while state(server, name)["state"] not in states:
-        assert time.monotonic() < until, state(server, name)
-        time.sleep(0.05)
+    until(lambda: state(server, name)["state"] in states, lambda: state(server, name))
     return state(server, name)
 
 
@@ -64,26 +59,21 @@ def test_one_by_one_while_a_server_runs():
     want = undisturbed()
     cluster = Cluster(3, env=slower(20), extra="recovery: {rejoin: 60s}\n")
     server = Server("-c", cluster.config, "--stages", 2)
-    lines = []
-    reader = threading.Thread(target=lambda: lines.extend(server.process.stderr), daemon=True)
-    reader.start()
     for i in range(3):
-        name = f"w{i}"
+        name, before = f"w{i}", tokens_out(server)
         with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
             streams = [pool.submit(stream_text, server, k) for k in range(STREAMS)]
-            time.sleep(0.5)
+            streaming(server, before)
             replace(cluster, i, PREVIOUS)
             theirs, ours = both_versions(until_state(server, name, "refused")["detail"])
             assert theirs == ours - 1
             replace(cluster, i, WORKER)
             until_state(server, name, "idle", "ready")
-            texts = [stream.result(timeout=90) for stream in streams]
+            texts = [stream.result(patience()) for stream in streams]
         assert texts == want, (i, texts, want)
         settle(server, 3)
     server.settle()
-    server.process.terminate()
-    assert server.process.wait(timeout=30) == 0
-    reader.join()
+    lines = server.stop().splitlines()
     for i in range(3):  # each was named, with both versions, in the log
         told = [line for line in lines if f'"w{i}"' in line and BOTH.search(line)]
         assert told, lines
