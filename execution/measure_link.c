@@ -9,7 +9,7 @@
 #include "base/sample.h"
 #include "proto/frame.h"
 
-#define PAUSE_NS 600000 /* between echoes: work does not come back to back either, and sleepers must wake */
+#define PAUSE_US 600u /* before an echo goes out and before it is answered, unless told otherwise */
 #define WARM_UP 2
 #define LARGE_ROUNDS 5
 #define ROUNDS_MAX 256
@@ -21,7 +21,8 @@ struct echoing {
     int64_t end_ms;
 };
 
-static bool is_answer(struct link_message *m, uint64_t id)
+/* *held: how long the peer sat on it, seconds. */
+static bool is_answer(struct link_message *m, uint64_t id, double *held)
 {
     struct frame_part parts[LINK_PARTS_MAX];
     struct data_frame f;
@@ -30,12 +31,13 @@ static bool is_answer(struct link_message *m, uint64_t id)
         parts[i] = (struct frame_part){m->parts[i].data, m->parts[i].size};
     if (!frame_decode_data(parts, m->part_count, &f, NULL)) {
         answered = f.kind == DATA_ECHOED && f.echo_id == id;
+        *held = answered ? f.echo_hold_us * 1e-6 : 0;
         frame_free(&f);
     }
     return answered;
 }
 
-static int await_answer(struct echoing *e, struct error *err)
+static int await_answer(struct echoing *e, double *held, struct error *err)
 {
     struct link *l = e->o->links[0];
     bool ready[256];
@@ -47,7 +49,7 @@ static int await_answer(struct echoing *e, struct error *err)
         if (got < 0)
             return got;
         if (got > 0) {
-            bool answered = is_answer(&m, e->id);
+            bool answered = is_answer(&m, e->id, held);
             link_message_free(&m);
             if (answered)
                 return 0;
@@ -59,21 +61,26 @@ static int await_answer(struct echoing *e, struct error *err)
     }
 }
 
-/* One echo of `bytes`, answered with as many or none; seconds until then. */
+/* One echo of `bytes`, answered with as many or none; seconds until then, without the pause at the other end. Work does not
+ * come back to back, in no direction: who passes it on has fallen asleep and must wake. */
 static int echo(struct echoing *e, size_t bytes, bool empty, double *seconds, struct error *err)
 {
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    uint32_t pause_us = e->o->pause_us ? e->o->pause_us : PAUSE_US;
+    const struct timespec pause = {.tv_nsec = (long)pause_us * 1000};
     struct buffer header = {0};
+    double held = 0;
     nanosleep(&pause, NULL);
     int64_t start = clock_ns();
-    int rc = frame_encode_echo(++e->id, bytes, empty, false, &header, err);
+    int rc = frame_encode_echo(++e->id, bytes, empty, false, pause_us, &header, err);
     if (!rc) {
         struct link_part parts[2] = {{header.data, header.size}, {e->payload, bytes}};
         rc = link_send(e->o->links[0], NULL, parts, bytes ? 2 : 1, err);
     }
     if (!rc)
-        rc = await_answer(e, err);
-    *seconds = (double)(clock_ns() - start) * 1e-9;
+        rc = await_answer(e, &held, err);
+    *seconds = (double)(clock_ns() - start) * 1e-9 - held;
+    if (*seconds < 1e-6)
+        *seconds = 1e-6;
     buffer_free(&header);
     return rc;
 }

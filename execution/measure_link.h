@@ -14,6 +14,8 @@ struct link_measuring {
     size_t token_bytes;        /* of activations with one decoded token; 0: none */
     size_t chunk_bytes;        /* with a prompt chunk; 0: rates are not measured */
     uint32_t rounds;           /* small echoes, 1 to 256 */
+    uint32_t pause_us;         /* that everyone sleeps before each way, at most FRAME_HOLD_US_MAX; 0: what a small model's stage
+                                * waits for its turn */
     int64_t patience_ms;       /* longest wait for one answer */
     int64_t limit_ms;          /* after this the link is judged by what was measured so far */
 };

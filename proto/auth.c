@@ -4,12 +4,14 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <zmq.h>
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/slice.h"
 #include "proto/hub.h"
 
 #define ZAP_PARTS 7
@@ -260,7 +262,9 @@ int hub_create(const struct node_key *key, struct hub **out, struct error *err)
     pthread_cond_init(&hub->attached, NULL);
     if ((rc = waker_create(&hub->waker, err)))
         goto fail;
-    /* Two I/O threads, one a plane: heartbeats do not wait while a large activation is being encrypted. */
+    /* Two I/O threads, one a plane: heartbeats do not wait while a large activation is being encrypted. The first socket
+     * starts them; they take short turns, so that bytes do not wait for a compute thread on the same core. */
+    slice_short(true);
     if (!(hub->context = zmq_ctx_new()) || zmq_ctx_set(hub->context, ZMQ_IO_THREADS, HUB_IO_THREADS) ||
         !(zap = zmq_socket(hub->context, ZMQ_REP)) || zmq_setsockopt(zap, ZMQ_LINGER, &zero, sizeof zero) ||
         zmq_bind(zap, "inproc://zeromq.zap.01")) {
@@ -272,6 +276,7 @@ int hub_create(const struct node_key *key, struct hub **out, struct error *err)
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
     rc = pthread_create(&hub->thread, NULL, hub_thread, start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    slice_short(false);
     if (rc) {
         rc = error_set(err, ERR_NOMEM, "cannot start the authentication thread: %s", strerror(rc));
         goto fail;
@@ -279,6 +284,7 @@ int hub_create(const struct node_key *key, struct hub **out, struct error *err)
     *out = hub;
     return 0;
 fail:
+    slice_short(false);
     mem_free(start);
     if (zap)
         zmq_close(zap);

@@ -314,6 +314,7 @@ int control_encode(const struct control_message *m, struct buffer *out, struct e
         b.probe_link.public_key = (char *)m->u.probe_link.peer.public_key;
         b.probe_link.bytes = m->u.probe_link.bytes;
         b.probe_link.rounds = m->u.probe_link.rounds;
+        b.probe_link.pause_us = m->u.probe_link.pause_us;
         b.probe_link.token_bytes = m->u.probe_link.token_bytes;
         break;
     case CONTROL_LINK_MEASURED:

@@ -267,6 +267,7 @@ static int decode_body(const Brigade__Control *c, struct control_message *m, str
         m->u.probe_link.bytes = c->probe_link->bytes;
         m->u.probe_link.rounds = c->probe_link->rounds;
         m->u.probe_link.token_bytes = c->probe_link->token_bytes;
+        m->u.probe_link.pause_us = c->probe_link->pause_us < FRAME_HOLD_US_MAX ? c->probe_link->pause_us : FRAME_HOLD_US_MAX;
         if (m->u.probe_link.token_bytes > FRAME_PAYLOAD_BYTES_MAX)
             m->u.probe_link.bytes = m->u.probe_link.token_bytes; /* refused in the same words */
         if (m->u.probe_link.bytes > FRAME_PAYLOAD_BYTES_MAX)

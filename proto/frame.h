@@ -34,6 +34,7 @@
 #define FRAME_TOP_MAX 20u
 #define FRAME_HEADER_BYTES_MAX (4u << 20)
 #define FRAME_PAYLOAD_BYTES_MAX (1u << 28)
+#define FRAME_HOLD_US_MAX 20000u          /* that an echo may be held */
 #define FRAME_TEXT_MAX 512u               /* names, endpoints, messages */
 #define FRAME_CELLS_MAX 4096u
 #define FRAME_KEYS_MAX 1024u
@@ -133,6 +134,7 @@ struct data_frame {
     uint32_t stage;            /* attached */
     uint64_t echo_id, echo_bytes;
     bool echo_empty;           /* the reply shall carry no payload */
+    uint32_t echo_hold_us;     /* and come after so long, at most FRAME_HOLD_US_MAX; in a reply: it was held for so long */
     void *memory;              /* private */
 };
 
@@ -142,7 +144,7 @@ int frame_encode_work(const struct frame_work *w, struct buffer *header, struct 
 int frame_encode_result(const struct frame_result *r, struct buffer *header, struct buffer *floats, struct error *err);
 int frame_encode_attach(uint64_t epoch, uint32_t role, struct buffer *header, struct error *err);
 int frame_encode_attached(uint64_t epoch, uint32_t stage, struct buffer *header, struct error *err);
-int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply, struct buffer *header,
+int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply, uint32_t hold_us, struct buffer *header,
                       struct error *err);
 
 /* parts[0] is the header, the rest raw. Checks bounds, the byte counts against the parts' sizes, alignment, and the
@@ -234,7 +236,7 @@ struct control_message {
         struct {
             struct control_neighbour peer;
             uint64_t bytes, token_bytes; /* of activations: a chunk's and one token's */
-            uint32_t rounds;
+            uint32_t rounds, pause_us;   /* pause: as long as a stage waits for its turn; 0: what measuring thinks */
         } probe_link;
         struct {
             char peer[128];

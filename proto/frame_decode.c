@@ -257,9 +257,13 @@ static int decode_echo(const Brigade__Echo *m, const struct frame_part *parts, s
     if (m->payload_bytes > FRAME_PAYLOAD_BYTES_MAX)
         return error_set(err, ERR_BOUND, "data frame: echo of %llu bytes; the limit is %u",
                          (unsigned long long)m->payload_bytes, FRAME_PAYLOAD_BYTES_MAX);
+    if (m->hold_us > FRAME_HOLD_US_MAX && f->kind == DATA_ECHO)
+        return error_set(err, ERR_BOUND, "data frame: an echo to be held for %u us; the limit is %u", m->hold_us,
+                         FRAME_HOLD_US_MAX);
     f->echo_id = m->id;
     f->echo_bytes = m->payload_bytes;
     f->echo_empty = m->reply_empty;
+    f->echo_hold_us = m->hold_us;
     return check_part(parts, part_count, 1, (size_t)m->payload_bytes, "echo payload", err);
 }
 

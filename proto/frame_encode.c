@@ -265,7 +265,7 @@ int frame_encode_attached(uint64_t epoch, uint32_t stage, struct buffer *header,
     return wire_pack(&h.base, header, "attached frame", err);
 }
 
-int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply, struct buffer *header,
+int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply, uint32_t hold_us, struct buffer *header,
                       struct error *err)
 {
     if (bytes > FRAME_PAYLOAD_BYTES_MAX)
@@ -281,5 +281,6 @@ int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply,
     m.id = id;
     m.payload_bytes = bytes;
     m.reply_empty = empty_reply;
+    m.hold_us = hold_us;
     return wire_pack(&h.base, header, "echo frame", err);
 }

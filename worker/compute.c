@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -173,12 +174,16 @@ static int decode(const struct link_message *m, struct data_frame *f, struct err
     return frame_decode_data(parts, m->part_count, f, err);
 }
 
-static void answer_echo(struct compute *c, const struct data_frame *f, const struct link_message *m)
+static void answer_echo(struct compute *c, const struct data_frame *f, const struct link_message *m, int64_t received_us)
 {
     struct buffer header = {0};
     size_t parts = f->echo_bytes && !f->echo_empty ? 2 : 1;
     struct error err = {0};
-    if (!frame_encode_echo(f->echo_id, parts == 2 ? f->echo_bytes : 0, false, true, &header, NULL)) {
+    struct timespec hold = {.tv_nsec = (long)f->echo_hold_us * 1000};
+    if (f->echo_hold_us)
+        nanosleep(&hold, NULL);
+    uint32_t held_us = f->echo_hold_us ? (uint32_t)(clock_us() - received_us) : 0;
+    if (!frame_encode_echo(f->echo_id, parts == 2 ? f->echo_bytes : 0, false, true, held_us, &header, NULL)) {
         struct link_part reply[2] = {{header.data, header.size}, {m->parts[1].data, m->parts[1].size}};
         if (link_send(c->w->data, &m->from, reply, parts, &err))
             log_debug("echo: %s", err.text);
@@ -208,7 +213,7 @@ static void take_frame(struct compute *c, const struct link_message *m, int64_t 
         c->last_frame_ms = clock_ms();
         break;
     case SESSION_ECHO:
-        answer_echo(c, &f, m);
+        answer_echo(c, &f, m, received_us);
         break;
     case SESSION_GREET:
         answer_attached(c, &m->from);

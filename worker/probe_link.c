@@ -43,6 +43,7 @@ static int measure(struct compute *c, const struct control_message *probe, struc
         .token_bytes = (size_t)probe->u.probe_link.token_bytes,
         .chunk_bytes = probe->u.probe_link.bytes ? (size_t)probe->u.probe_link.bytes : (size_t)1 << 20,
         .rounds = probe->u.probe_link.rounds ? probe->u.probe_link.rounds : 16,
+        .pause_us = probe->u.probe_link.pause_us,
         .patience_ms = ECHO_MS,
         .limit_ms = TOTAL_MS,
     };

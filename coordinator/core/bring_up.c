@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/slice.h"
 #include "coordinator/core/pipeline_local.h"
 #include "coordinator/core/runner_state.h"
 
@@ -205,6 +206,7 @@ int bring_up_cluster(struct runner *r, struct error *err)
     struct cluster_node_options *nodes = NULL;
     uint32_t count = 0;
     r->remote = true;
+    slice_short(true); /* this thread passes tokens on and computes nothing */
     runner_tell(r, NULL, "", 0, 0);
     int rc = gather_nodes(r, &nodes, &count, err);
     if (!rc)

@@ -227,6 +227,9 @@ uint32_t cluster_page_source(const struct cluster *c, uint32_t block, uint32_t n
 /* Rate from one to the other, and round trip; false when unknown. */
 bool cluster_link_between(const struct cluster *c, uint32_t from, uint32_t to, double *bytes_per_s,
                           double *rtt_seconds, bool *measured);
+/* Sleepers wake the later the longer they slept, so links are measured with pauses like those between this model's
+ * micro-batches: as long as a few of its blocks take on a node. Microseconds; 0 when that is not known. */
+uint32_t cluster_pause_us(const struct cluster *c, uint32_t node);
 /* The node of a stage of the present epoch; CLUSTER_NODES_MAX when there is none. */
 uint32_t cluster_stage_node(const struct cluster *c, uint32_t stage);
 uint32_t cluster_stage_count(const struct cluster *c);

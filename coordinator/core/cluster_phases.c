@@ -8,6 +8,9 @@
 
 #define LINK_PROBE_BYTES (UINT64_C(1) << 20)
 #define LINK_PROBE_ROUNDS 16
+#define LINK_PAUSE_BLOCKS 4 /* a stage waits for its turn at least while so many blocks are computed elsewhere */
+#define LINK_PAUSE_US_LEAST 300
+#define LINK_PAUSE_US_MOST 4000
 
 /* Sends a message that awaits a reply. */
 static struct control_message *ask(struct cluster *c, uint32_t node, enum control_kind kind, enum node_state state,
@@ -148,6 +151,20 @@ static bool profile_devices(struct cluster *c, int64_t now_us)
     return done;
 }
 
+uint32_t cluster_pause_us(const struct cluster *c, uint32_t node)
+{
+    const struct cluster_node *n = &c->members[node].node;
+    const struct control_message *profile = n->profiled ? &c->members[n->profile_of].node.profile : NULL;
+    for (uint32_t i = 0; profile && i < profile->u.profile.cell_count; i++) {
+        const struct control_cell *cell = &profile->u.profile.cells[i];
+        if (cell->kind == FRAME_KIND_HEAD || cell->tokens != 1 || cell->sequences != 1)
+            continue;
+        double us = LINK_PAUSE_BLOCKS * cell->seconds * 1e6;
+        return us < LINK_PAUSE_US_LEAST ? LINK_PAUSE_US_LEAST : us > LINK_PAUSE_US_MOST ? LINK_PAUSE_US_MOST : (uint32_t)us;
+    }
+    return 0;
+}
+
 static bool measure_links(struct cluster *c, int64_t now_us)
 {
     bool done = true;
@@ -168,6 +185,7 @@ static bool measure_links(struct cluster *c, int64_t now_us)
         if (probe->u.probe_link.bytes > LINK_PROBE_BYTES)
             probe->u.probe_link.bytes = LINK_PROBE_BYTES;
         probe->u.probe_link.rounds = LINK_PROBE_ROUNDS;
+        probe->u.probe_link.pause_us = cluster_pause_us(c, p->a);
         a->pair = k;
         p->under_way = true;
         b->node.state = NODE_MEASURING; /* it answers; its own deadline stays open */

@@ -38,7 +38,7 @@ void token_links_measure(struct hub *hub, const struct cluster *c, double *rtt_s
         if (!rc && !await_up(l, until < end ? until : end))
             rc = error_set(&err, ERR_TIMEOUT, "no data link within %d ms", CONNECT_MS);
         struct link_measuring o = {
-            .links = &l, .link_count = 1, .rounds = ROUNDS, .patience_ms = CONNECT_MS, .limit_ms = NODE_MS};
+            .links = &l, .link_count = 1, .rounds = ROUNDS, .pause_us = cluster_pause_us(c, i), .patience_ms = CONNECT_MS, .limit_ms = NODE_MS};
         if (!rc)
             rc = measure_link(&o, &times, &err);
         if (!rc)

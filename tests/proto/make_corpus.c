@@ -44,7 +44,7 @@ int main(int argc, char **argv)
     buffer_clear(&header);
     rc |= frame_encode_attach(3, 1, &header, NULL) || put(argv[1], "attach", &header, "\x01\x04");
     buffer_clear(&header);
-    rc |= frame_encode_echo(3, 32, true, false, &header, NULL) || put(argv[1], "echo", &header, "\x08\x01");
+    rc |= frame_encode_echo(3, 32, true, false, 600, &header, NULL) || put(argv[1], "echo", &header, "\x08\x01");
     buffer_free(&header);
     buffer_free(&raw);
     return rc;

@@ -112,6 +112,7 @@ static inline struct control_message sample_control(enum control_kind kind)
         strcpy(m.u.probe_link.peer.public_key, SAMPLE_KEY_A);
         m.u.probe_link.bytes = 1 << 20;
         m.u.probe_link.rounds = 11;
+        m.u.probe_link.pause_us = 1500;
         m.u.probe_link.token_bytes = 4096;
         break;
     case CONTROL_LINK_MEASURED:

@@ -152,17 +152,20 @@ static void small_frames_survive_the_wire(void)
     frame_free(&f);
     buffer_clear(&h);
     uint32_t payload[4] = {1, 2, 3, 4};
-    CHECK_INT(frame_encode_echo(99, sizeof payload, true, false, &h, &err), 0);
+    CHECK_INT(frame_encode_echo(99, sizeof payload, true, false, FRAME_HOLD_US_MAX, &h, &err), 0);
     struct frame_part parts[2] = {{h.data, h.size}, {payload, sizeof payload}};
     CHECK_INT(frame_decode_data(parts, 2, &f, &err), 0);
-    CHECK(f.kind == DATA_ECHO && f.echo_id == 99 && f.echo_bytes == 16 && f.echo_empty);
+    CHECK(f.kind == DATA_ECHO && f.echo_id == 99 && f.echo_bytes == 16 && f.echo_empty && f.echo_hold_us == FRAME_HOLD_US_MAX);
     frame_free(&f);
     CHECK_INT(frame_decode_data(parts, 1, &f, &err), ERR_FORMAT);
     buffer_clear(&h);
-    CHECK_INT(frame_encode_echo(99, 0, false, true, &h, &err), 0);
+    CHECK_INT(frame_encode_echo(99, 0, false, true, FRAME_HOLD_US_MAX + 9, &h, &err), 0);
     CHECK_INT(frame_decode_data(&(struct frame_part){h.data, h.size}, 1, &f, &err), 0);
-    CHECK(f.kind == DATA_ECHOED);
+    CHECK(f.kind == DATA_ECHOED && f.echo_hold_us == FRAME_HOLD_US_MAX + 9); /* as late as it was */
     frame_free(&f);
+    buffer_clear(&h);
+    CHECK_INT(frame_encode_echo(99, 0, false, false, FRAME_HOLD_US_MAX + 1, &h, &err), 0);
+    CHECK_INT(frame_decode_data(&(struct frame_part){h.data, h.size}, 1, &f, &err), ERR_BOUND);
     buffer_free(&h);
 }
 
