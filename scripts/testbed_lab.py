@@ -58,6 +58,12 @@ def run(*command):
     return done.stdout
 
 
+def built(build, path):
+    """A program of a build folder; of another architecture, the script that starts it."""
+    script = os.path.join(build, "tests", "emulated", os.path.basename(path))
+    return script if os.path.exists(script) else os.path.join(build, path)
+
+
 def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -69,9 +75,9 @@ class Bed:
     def __init__(self, document, build, models, log=None):
         self.log = log or (lambda text: None)
         self.build, self.models = build, models
-        self.brigade = os.path.join(build, "coordinator", "brigade")
-        self.worker = os.path.join(build, "worker", "brigade-worker")
-        self.proxy = os.path.join(build, "tests", "system", "link_proxy")
+        self.brigade = built(build, "coordinator/brigade")
+        self.worker = built(build, "worker/brigade-worker")
+        self.proxy = built(build, "tests/system/link_proxy")
         self.document = document
         self.names = [n["name"] for n in document.get("nodes") or []]
         self.bed = document.get("testbed") or {}

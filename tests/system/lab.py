@@ -187,10 +187,15 @@ def keygen(path):
     return brigade_json("keygen", "-o", path)["public_key"]
 
 
+def slowdown(times):
+    """How many times as long micro-batches shall take, so that there is a middle to strike in: instrumented programs are slow
+    by themselves, and emulated ones slower still."""
+    return max(1, times // (20 if EMULATED else 3 if THIN else 1))
+
+
 def slower(times):
-    """Environment of workers whose micro-batches take so many times as long, so that there is a middle to strike in;
-    instrumented programs are slow by themselves."""
-    return {"BRIGADE_TEST_SLOWDOWN": str(times // 3 if THIN else times)}
+    """The same as the environment of workers."""
+    return {"BRIGADE_TEST_SLOWDOWN": str(slowdown(times))}
 
 
 PORTS = 200  # that one test process has to itself
@@ -293,14 +298,25 @@ class Worker:
 
 
 class Cluster:
-    """A coordinator key, workers, and their cluster.yaml."""
+    """A coordinator key, workers, and their cluster.yaml. `alike`: the workers are planned as boards of one kind."""
 
-    def __init__(self, count=3, extra="", worker_args=(), env=None):
+    def __init__(self, count=3, extra="", worker_args=(), env=None, alike=False):
         self.folder = temporary_folder()
         self.public_key = keygen(os.path.join(self.folder, "coordinator.key"))
-        self.workers = [Worker(self.folder, f"w{i}", [self.public_key], *worker_args, env=env) for i in range(count)]
         self.config = os.path.join(self.folder, "cluster.yaml")
+        self.workers = []
+        for i in range(count):
+            self.workers.append(Worker(self.folder, f"w{i}", [self.public_key], *worker_args, env=env))
+            if alike and not i:
+                self.measure_first(extra)
         self.write(extra)
+
+    def measure_first(self, extra=""):
+        """The first worker is measured alone, and those that start later know its profile: else they would differ by what the
+        machine did meanwhile."""
+        self.write(extra)
+        brigade_json("plan", "-c", self.config, "-m", MODEL)
+        self.workers[0].share_profiles()
 
     def write(self, extra="", nodes=None):
         with open(self.config, "w") as f:
@@ -325,8 +341,9 @@ def _killed(number, frame):
 def main(names):
     failed = skipped = ran = 0
     signal.signal(signal.SIGTERM, _killed)
+    chosen = sys.argv[4] if len(sys.argv) > 4 and not os.environ.get("BRIGADE_TEST_EVERY_CASE") else ""
     for name, test in list(names.items()):
-        if not name.startswith("test_") or (len(sys.argv) > 4 and sys.argv[4] not in name):
+        if not name.startswith("test_") or chosen not in name:
             continue
         started, _killed.since = time.monotonic(), time.time()
         ran += 1

@@ -1,12 +1,11 @@
 """Workers whose slowness is changed while they run."""
 import os
 
-from lab import MODEL, Cluster, Worker, brigade_json
+from lab import Cluster, Worker
 
 
 class Changing:
-    """A cluster of workers that take `factor` times as long, until told otherwise. The first is measured alone, and the others
-    know its profile: boards that differ by what else the machine did meanwhile would not be planned alike."""
+    """A cluster of workers that are alike and take `factor` times as long, until told otherwise."""
 
     def __init__(self, count, factor, extra):
         self.cluster = Cluster(0)
@@ -15,9 +14,7 @@ class Changing:
             self.cluster.workers.append(Worker(self.cluster.folder, f"w{i}", [self.cluster.public_key],
                                                env={"BRIGADE_TEST_SLOWDOWN": "@" + self.path(i)}))
             if not i:
-                self.cluster.write(extra)
-                brigade_json("plan", "-c", self.cluster.config, "-m", MODEL)
-                self.cluster.workers[0].share_profiles()
+                self.cluster.measure_first(extra)
         self.cluster.write(extra)
 
     def path(self, i):

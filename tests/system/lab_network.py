@@ -16,6 +16,8 @@ sys.path.insert(0, os.path.join(SOURCE, "scripts"))
 import testbed_lab  # noqa: E402
 
 BUILD = os.path.dirname(os.path.dirname(BRIGADE))
+if os.path.basename(BUILD) == "tests":  # in tests/emulated
+    BUILD = os.path.dirname(BUILD)
 CLONE_NEWNET = 0x40000000
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 
-from lab import MODEL, THIN, main, patience, temporary_folder
+from lab import MODEL, THIN, main, patience, slowdown, temporary_folder
 from lab_network import BUILD, Bed, inside, need_lab
 from lab_streams import STREAMS, settle, stream_text, undisturbed, with_stage
 from server import Server
@@ -97,7 +97,7 @@ class Accidents:
 
 
 def document(disk):
-    nodes = {name: {"throttle": 6 if THIN else 20} for name in NAMES}
+    nodes = {name: {"throttle": slowdown(20)} for name in NAMES}
     nodes[NAMES[DISK]].update(models=os.path.join(disk, "none"), cache=disk)
     return {"version": 1, "nodes": [{"name": name} for name in NAMES], "recovery": {"rejoin": "60s"}, "testbed": {"nodes": nodes}}
 

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from lab import MODEL, THIN, Cluster, Stalls, brigade, main, patience, slower, until
+from lab import MODEL, THIN, Cluster, Stalls, brigade, main, patience, slowdown, slower, until
 from lab_changing import Changing
 from lab_network import BUILD, Bed, inside, need_lab
 from lab_streams import STREAMS, nodes_of, settle, stream_text, streaming, tokens_out, undisturbed, with_stage
@@ -73,7 +73,7 @@ def test_cut_off_is_gone():
     want = undisturbed()
     document = {"version": 1, "nodes": [{"name": name} for name in ("w0", "w1", "w2")], "recovery": {"rejoin": "60s"},
                 "heartbeat": {"interval": "200ms", "lost": "1s"},
-                "testbed": {"nodes": {name: {"throttle": 20} for name in ("w0", "w1", "w2")}}}
+                "testbed": {"nodes": {name: {"throttle": slowdown(20)} for name in ("w0", "w1", "w2")}}}
     with Bed(document, BUILD, [os.path.dirname(MODEL)]) as bed, inside(bed.space(3)):
         server = Server("-c", bed.config, "--stages", 2)
         victim = with_stage(server, ["w0", "w1", "w2"])[0]
@@ -105,7 +105,7 @@ def looked(cluster, name):
 
 def test_crawling_is_slow_and_stays():
     want = undisturbed()
-    factor = float(slower(20)["BRIGADE_TEST_SLOWDOWN"])
+    factor = float(slowdown(20))
     lab = Changing(3, factor, YAML)
     server = Server("-c", lab.cluster.config, "--stages", 2)
     names = [worker.name for worker in lab.cluster.workers]

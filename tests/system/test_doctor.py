@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 from lab import BRIGADE, SkipTest, WORKER, keygen, main, next_line, patience, temporary_folder
+from lab_network import BUILD
 from test_tour import Network
 
-BUILD = os.path.dirname(os.path.dirname(BRIGADE))
 SKEW = os.path.join(BUILD, "tests", "system", "libskewed_clock.so")
 
 

@@ -85,7 +85,7 @@ class Stream(threading.Thread):
 def killed_at_last(count, *options, extra="", again=0):
     """Kills the worker of the last stage in the middle of an answer. Returns the text, how the replay went, the tokens
     that stage 0 computed from the kill on (at least `again` are waited for), and the log."""
-    cluster = Cluster(count, env=SLOW, extra=extra)
+    cluster = Cluster(count, env=SLOW, extra=extra, alike=True)
     server = Server("-c", cluster.config, *options)
     stream = Stream(server)
     stream.wait_for(30)

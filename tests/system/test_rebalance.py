@@ -9,12 +9,12 @@ import re
 import threading
 import time
 
-from lab import THIN, SkipTest, brigade, main, patience, slower, until
+from lab import THIN, SkipTest, brigade, main, patience, slowdown, until
 from lab_changing import Changing
 from lab_streams import STREAMS, stream_text, undisturbed, with_stage
 from server import Server
 
-FACTOR = float(slower(12)["BRIGADE_TEST_SLOWDOWN"])
+FACTOR = float(slowdown(12))
 DAMPED = "recovery: {rejoin: 60s}\nrebalance: {hold: 2s, apart: 10s, judge: 8s}\n"
 AGAIN = r"works again after .*\((.*)\); "
 

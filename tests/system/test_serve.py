@@ -9,8 +9,8 @@ import socket
 import subprocess
 import time
 
-from lab import (BRIGADE, Cluster, MODEL, PROMPT, SOURCE, THIN, SkipTest, brigade, brigade_json, main, one_line, patience, temporary_folder,
-                 until)
+from lab import (BRIGADE, Cluster, MODEL, PATIENCE, PROMPT, SOURCE, THIN, SkipTest, brigade, brigade_json, main, one_line, patience,
+                 temporary_folder, until)
 from server import Server
 
 FOLDER = temporary_folder()
@@ -569,9 +569,9 @@ def test_bench_serve():
 
 def test_ctrl_c():
     for number in (signal.SIGINT, signal.SIGTERM):
-        s = Server("--grace", 120)
+        s = Server("--grace", patience())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            running = pool.submit(s.request, "POST", TEXT, {"prompt": "Once", "max_tokens": 400, "ignore_eos": True, "n": 20})
+            running = pool.submit(s.request, "POST", TEXT, {"prompt": "Once", "max_tokens": 400 // PATIENCE, "ignore_eos": True, "n": 20})
             while not s.metrics()["brigade_requests_running"]:
                 assert not running.done()
             s.stop(number)  # what runs may finish
@@ -610,7 +610,7 @@ def test_loading_and_warning():
 def test_lost_worker():
     """A worker that dies is not noticed but for a pause; when the last one dies, new ones are started."""
     s = Server("--stages", 2)
-    workers = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(s.process.pid)], capture_output=True, text=True).stdout.split("\n")
+    workers = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(s.process.pid)], capture_output=True, text=True).stdout.split("\n")
     workers = [int(w.split()[0]) for w in workers if "brigade-worker" in w]
     assert len(workers) == 2, workers
     before = s.text("Once", max_tokens=20, temperature=0)["choices"]

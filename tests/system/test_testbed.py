@@ -10,6 +10,7 @@ import time
 
 from lab import BRIGADE, MODEL, SOURCE, THIN, SkipTest, free_ports, main, next_line, one_line, patience, temporary_folder
 from lab_network import BUILD, need_lab
+from testbed_lab import built
 
 TESTBED = os.path.join(SOURCE, "scripts", "testbed")
 LAB = """version: 1
@@ -109,7 +110,7 @@ def proxied(*settings):
         while piece := peer.recv(65536):
             peer.sendall(piece)
     threading.Thread(target=answer, daemon=True).start()
-    proxy = subprocess.Popen([os.path.join(BUILD, "tests", "system", "link_proxy"), *map(str, settings), f"127.0.0.1:{port}",
+    proxy = subprocess.Popen([built(BUILD, "tests/system/link_proxy"), *map(str, settings), f"127.0.0.1:{port}",
                               f"127.0.0.1:{echo.getsockname()[1]}"], stdout=subprocess.PIPE, text=True)
     try:
         assert "ready" in next_line(proxy)

@@ -1,7 +1,6 @@
 """A worker of the protocol version before (a program of its own, built from the same sources): named and refused, with both
 versions in the message; boards are replaced one by one while a server runs, and no stream notices."""
 import concurrent.futures
-import os
 import re
 
 import lab
@@ -9,8 +8,9 @@ from lab import MODEL, PROMPT, WORKER, Cluster, Worker, brigade, main, one_line,
 from lab_network import BUILD
 from lab_streams import STREAMS, nodes_of, settle, stream_text, streaming, tokens_out, undisturbed
 from server import Server
+from testbed_lab import built
 
-PREVIOUS = os.path.join(BUILD, "tests", "system", "brigade-worker-previous")
+PREVIOUS = built(BUILD, "tests/system/brigade-worker-previous")
 BOTH = re.compile(r"the peer speaks protocol version (\d+), this program version (\d+)")
 
 
