@@ -9,7 +9,7 @@
 #include "base/units.h"
 #include "worker/slices_state.h"
 
-#define OFFER_WAIT_MS 2000      /* the coordinator's offer comes with its connection */
+#define OFFER_WAIT_MS 20000     /* the coordinator's offer comes with its connection: one handshake may take 5 s, and be lost */
 #define ASK_AGAIN_MS 500
 #define LIST_AGAIN_MS 5000
 #define PEERS_AGAIN_MS 2000

@@ -41,7 +41,8 @@ struct offer {
     struct error trouble;      /* why it cannot be sent */
 };
 
-static void answer(struct offer *o, struct node *n, const struct weights_frame *f)
+/* Whether it is on its way. */
+static bool answer(struct offer *o, struct node *n, const struct weights_frame *f)
 {
     struct buffer header = {0};
     struct error err = {0};
@@ -55,6 +56,7 @@ static void answer(struct offer *o, struct node *n, const struct weights_frame *
     else
         atomic_fetch_add(&o->sent_bytes, f->raw_bytes);
     buffer_free(&header);
+    return !rc;
 }
 
 static void say_offer(struct offer *o, struct node *n)
@@ -66,9 +68,8 @@ static void say_offer(struct offer *o, struct node *n)
             peers[f.peer_count++] = o->node[i].peer;
     f.peers = peers;
     snprintf(f.model, sizeof f.model, "%s", o->name);
-    answer(o, n, &f);
+    n->told = answer(o, n, &f); /* else once more, the next time round */
     mem_free(peers);
-    n->told = true;
 }
 
 static int keep_going(void *context, uint64_t done, uint64_t total)
