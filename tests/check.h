@@ -63,6 +63,13 @@ static inline int check_thin(int n)
     return (n + check_step() - 1) / check_step();
 }
 
+/* The limit, in milliseconds, for what must come but need not come soon: a machine may have much else to do, and programs
+ * may run many times slower. Reaching it is a failure, so it costs nothing to be generous. */
+static inline long long check_patience_ms(void)
+{
+    return check_step() > 1 ? 600000 : 120000;
+}
+
 #define REQUIRE(condition)                                                                                            \
     do {                                                                                                              \
         if (!(condition)) {                                                                                           \

@@ -40,7 +40,7 @@ def meanwhile(server, want, work):
 
 def test_dead_and_frozen_are_gone():
     want = undisturbed()
-    cluster = Cluster(3, env=slower(20), extra=YAML)
+    cluster = Cluster(3, alike=True, env=slower(20), extra=YAML)
     server = Server("-c", cluster.config, "--stages", 2)
     names = [worker.name for worker in cluster.workers]
     victim = cluster.workers[with_stage(server, names)[0]]

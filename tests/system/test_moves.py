@@ -109,7 +109,7 @@ def test_a_spare_takes_over_and_stage_0_computes_nothing_again():
     assert text == want
     assert replay["computed"] <= PAGE and replay["kept"] == 0 and replay["resent"] >= prompt - PAGE, replay
     assert computed < ASKED["max_tokens"] + 2 * PAGE, (computed, prompt)
-    assert "1 sequence: 1 re-sent from stage 1; re-sending was chosen (predicted: re-sending 0." in log, log
+    assert "1 sequence: 1 re-sent from stage 1; re-sending was chosen (predicted: re-sending " in log, log
 
 
 def test_those_that_are_left_share_the_blocks():
@@ -136,7 +136,7 @@ def recovered(server):
 
 def test_with_rounded_activations_a_spare_says_the_same():
     """Where a loss leaves the split as it was, what is rounded on the wire is rounded in the same places."""
-    cluster = Cluster(4, env=SLOW)
+    cluster = Cluster(4, alike=True, env=SLOW)
     server = Server("-c", cluster.config, "--split", "3,3,2", "--codec", "q8")
     want = server.text(**{**ASKED, "max_tokens": FEW})["choices"][0]["text"]
     stream = Stream(server)
@@ -153,7 +153,7 @@ def test_with_rounded_activations_a_spare_says_the_same():
 def test_pages_travel_with_blocks_that_move():
     """A board is drained, a spare takes over its blocks, the first ones: all that was computed goes with them."""
     want, prompt = undisturbed()
-    cluster = Cluster(3, env=SLOW)
+    cluster = Cluster(3, alike=True, env=SLOW)
     server = Server("-c", cluster.config, "--split", "4,4")
     stream = Stream(server)
     stream.wait_for(30)

@@ -64,7 +64,7 @@ def test_streams_survive_what_happens_to_workers():
     seed = int(os.environ.get("BRIGADE_RECOVERY_SEED", "0")) or int(time.time())
     want = undisturbed()
     count = 4
-    cluster = Cluster(count, env=SLOW, extra="recovery: {rejoin: 60s}\n")
+    cluster = Cluster(count, alike=True, env=SLOW, extra="recovery: {rejoin: 60s}\n")
     server = Server("-c", cluster.config, "--stages", 3)
     try:
         for number in range(rounds):
@@ -134,7 +134,7 @@ def stage_nodes(server):
 
 def test_drained_boards_can_be_switched_off():
     want = undisturbed()
-    cluster = Cluster(3, env=SLOW)
+    cluster = Cluster(3, alike=True, env=SLOW)
     server = Server("-c", cluster.config, "--stages", 2)
     names, before = stage_nodes(server), tokens_out(server)
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
@@ -160,7 +160,7 @@ def test_drained_boards_can_be_switched_off():
 
 def test_another_coordinator_takes_over():
     """The coordinator is killed; the next one with its key finds the weights where they are."""
-    cluster = Cluster(3, env=SLOW)
+    cluster = Cluster(3, alike=True, env=SLOW)
     first = Server("-c", cluster.config, "--stages", 3)
     want = first.text(**asked(1))["choices"][0]["text"]
     layout = [node["stage"] for node in json.loads(first.get("/status"))["nodes"]]
@@ -207,7 +207,7 @@ def interrupted_stream(server, i, begun):
 def end_with_streams(end):
     """A server ended while eight streams run, and another one with its key: nobody was told that half an answer is whole."""
     want = undisturbed()
-    cluster = Cluster(3, env=SLOW)
+    cluster = Cluster(3, alike=True, env=SLOW)
     first = Server("-c", cluster.config, "--stages", 3, "--grace", 0)
     layout = [(node["name"], node["stage"]) for node in json.loads(first.get("/status"))["nodes"]]
     begun = threading.Semaphore(0)

@@ -57,7 +57,7 @@ def until_state(server, name, *states):
 
 def test_one_by_one_while_a_server_runs():
     want = undisturbed()
-    cluster = Cluster(3, env=slower(20), extra="recovery: {rejoin: 60s}\n")
+    cluster = Cluster(3, alike=True, env=slower(20), extra="recovery: {rejoin: 60s}\n")
     server = Server("-c", cluster.config, "--stages", 2)
     for i in range(3):
         name, before = f"w{i}", tokens_out(server)
