@@ -2,11 +2,12 @@
 of all splits? One cluster a call, in a lab of scripts/testbed; as root, on a machine that does nothing else.
 
     tests/system/experiment_prediction.py --build build --list
-    tests/system/experiment_prediction.py --build build --out results.jsonl 0          # cluster 0; then 1, 2, ...
+    tests/system/experiment_prediction.py --build build --out results.jsonl 0 1 2      # those that the file lacks
     tests/system/experiment_prediction.py --out results.jsonl --table                  # for docs/planner.md
 
-Every split (how many blocks each stage has, over 1 to all nodes, each in the planner's best order) is measured; then the
-best few and the chosen one again, longer, in turns. A measurement during which others used the CPU is repeated.
+Every split (how many blocks each stage has, over 1 to all nodes, each in the planner's best order) is measured shortly; then
+those within 15 % of the best, four at most, and the chosen one again, longer, three times in turns. Medians count. A
+measurement during which others used the CPU is repeated.
 """
 import argparse
 import itertools
@@ -14,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +24,7 @@ SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 sys.path.insert(0, os.path.join(SOURCE, "scripts"))
 import testbed_lab as lab  # noqa: E402
 
-# name, model, objective, nodes: (throttle, threads, memory), links (default or by pair), sequences
+# name, model, objective, nodes: (throttle, threads, memory), links (default, by pair)
 CLUSTERS = [
     ("equal pair", "mid", "latency", [(3, 1, 0), (3, 1, 0)], {"bandwidth": "1Gbit"}, {}),
     ("fast and slow, memory caps", "mid", "latency", [(2, 1, "116M"), (5, 1, "152M")], {"bandwidth": "1Gbit"}, {}),
@@ -40,7 +42,8 @@ CLUSTERS = [
     ("two threads and a slow link", "mid", "latency", [(5, 2, "143M"), (3, 1, "143M")], {"bandwidth": "20Mbit"}, {}),
     ("four for throughput", "demo", "throughput", [(40, 1, 0), (40, 1, 0), (50, 1, 0), (80, 1, 0)], {"bandwidth": "1Gbit"}, {}),
 ]
-PAST, TOKENS, CACHE = 48, 32, 512
+PAST, TOKENS, CACHE = 16, 24, 512
+SHORT, WORSE, FINALISTS, TURNS = 6, 1.15, 3, 3
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -122,12 +125,12 @@ def compositions(blocks, parts):
         yield tuple(b - a for a, b in zip(marks, marks[1:]))
 
 
-def rate(document, objective):
-    """What the objective counts, tokens a second: of one sequence, or of four at once."""
-    return document["rows"][1 if objective == "throughput" else 0]["tokens_per_s"]
+def rate(document):
+    """Tokens a second of the one row that was asked for."""
+    return document["rows"][0]["tokens_per_s"]
 
 
-def run(number, build, models, quick=False):
+def run(number, build, models):
     name, which, objective, nodes, default, pairs = CLUSTERS[number]
     model = models[which]
     names = [f"n{i}" for i in range(len(nodes))]
@@ -147,44 +150,48 @@ def run(number, build, models, quick=False):
         if not found:
             raise lab.BedError(why)
         split, microbatches = found
-        chosen, note = bench(bed, bed.config, model, objective, split, microbatches, 3 if quick else 5)
-        if chosen is None:
+        first, note = bench(bed, bed.config, model, objective, split, microbatches, 3)
+        if first is None:
             raise lab.BedError(note)
         result = {"cluster": number, "name": name, "model": which, "objective": objective, "split": split,
-                  "devices": [s["device"] for s in chosen["stage_list"]], "microbatches": microbatches, "others": note,
-                  "tpot_ms": 1e3 / chosen["rows"][0]["tokens_per_s"],
-                  "predicted_tpot_ms": 1e3 / chosen["rows"][0]["predicted_tokens_per_s"],
-                  "tokens_per_s": chosen["rows"][1]["tokens_per_s"],
-                  "predicted_tokens_per_s": chosen["rows"][1]["predicted_tokens_per_s"]}
-        blocks = chosen["stage_list"][-1]["last_block"] + 1
+                  "devices": [s["device"] for s in first["stage_list"]], "microbatches": microbatches, "others": note,
+                  "predicted_tpot_ms": 1e3 / first["rows"][0]["predicted_tokens_per_s"],
+                  "predicted_tokens_per_s": first["rows"][1]["predicted_tokens_per_s"]}
+        blocks = first["stage_list"][-1]["last_block"] + 1
         known = os.path.join(bed.folder, "known.yaml")  # links as they are: not measured again and again
         bed.write(known, [{"from": link["from"], "to": link["to"], "bandwidth": link.get("bandwidth", "1Gbit"),
                            "rtt": link.get("rtt", "0.2ms")} for link in document["testbed"]["links"]])
         rates, groups, refused = {}, {}, 0
-        batches = "1,4" if objective == "throughput" else "1"
+        one_row = "4" if objective == "throughput" else "1"
         for parts in range(1, len(nodes) + 1):
             for candidate in compositions(blocks, parts):
-                planned, why = plan(bed, known, model, objective, candidate) if objective == "throughput" else ((0, parts), "")
-                groups[candidate] = planned[1] if planned else 1
-                found, why = bench(bed, known, model, objective, candidate, groups[candidate], 1, 12 if quick else 16,
-                                   batches) if planned else (None, why)
+                groups[candidate] = microbatches if candidate == split else parts
+                found, why = bench(bed, known, model, objective, candidate, groups[candidate], 1, SHORT, one_row)
                 if found:
-                    rates[candidate] = rate(found, objective)
+                    rates[candidate] = rate(found)
                 else:
                     refused += 1
                     if "fit" not in why and "need" not in why:
                         raise lab.BedError(why)
-        # The best few and ours again, in turns.
-        finalists = sorted(rates, key=rates.get, reverse=True)[:3]
-        finalists += [split] if split not in finalists else []
-        again = {f: [] for f in finalists}
-        for _ in range(3):
-            for f in finalists:
-                found, _note = bench(bed, known, model, objective, f, groups[f], 1, TOKENS, batches)
-                again[f].append(rate(found, objective))
-        middle = {f: sorted(values)[1] for f, values in again.items()}
+        # Those that may be the best, and ours, again and longer, in turns: what disturbs a minute disturbs them all. Who is
+        # clearly worse is measured no further.
+        within = [f for f in sorted(rates, key=rates.get, reverse=True) if rates[f] * WORSE > max(rates.values())]
+        finalists = within[:FINALISTS] + ([split] if split not in within[:FINALISTS] else [])
+        again, rows = {f: [] for f in finalists}, []
+        for turn in range(TURNS):
+            for f in finalists if turn % 2 else reversed(finalists):
+                found, _note = bench(bed, known, model, objective, f, groups[f], 1, TOKENS, "1,4" if f == split else one_row)
+                if f == split:
+                    rows.append([row["tokens_per_s"] for row in found["rows"]])
+                    again[f].append(rows[-1][one_row == "4"])
+                else:
+                    again[f].append(rate(found))
+        one, four = (statistics.median(x) for x in zip(*rows))
+        middle = {f: statistics.median(values) for f, values in again.items()}
         best = max(middle, key=middle.get)
-        result.update(candidates=len(rates), refused=refused, best=best, behind_best_percent=100 * (middle[best] / middle[split] - 1))
+        result.update(tpot_ms=1e3 / one, tokens_per_s=four, candidates=len(rates), refused=refused, best=best,
+                      spread_percent=100 * (max(again[split]) / min(again[split]) - 1), finalists=len(finalists),
+                      behind_best_percent=100 * (middle[best] / middle[split] - 1))
     return result
 
 
@@ -212,7 +219,6 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--limit", type=float, help="begin no further cluster that may take longer than so many seconds in all")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("clusters", nargs="*", type=int)
     o = parser.parse_args()
     if o.list:
@@ -223,14 +229,20 @@ def main():
     models = {"demo": os.path.join(SOURCE, "models", "stories-5m-q8_0.gguf"), "mid": o.mid}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the lab is taken down on the way out
     started, longest = time.monotonic(), 0
+    done = set()
+    if os.path.exists(o.out):
+        with open(o.out) as f:
+            done = {json.loads(line)["cluster"] for line in f}
     for number in o.clusters:
+        if number in done:
+            continue
         begun = time.monotonic()
         if o.limit and begun - started + longest > o.limit:
             break
         if not models[CLUSTERS[number][1]]:
             print(f"cluster {number} needs --mid MODEL", file=sys.stderr)
             continue
-        result = run(number, os.path.abspath(o.build), models, o.quick)
+        result = run(number, os.path.abspath(o.build), models)
         with open(o.out, "a") as f:
             f.write(json.dumps(result) + "\n")
         print(json.dumps(result), flush=True)
