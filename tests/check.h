@@ -70,6 +70,12 @@ static inline long long check_patience_ms(void)
     return check_step() > 1 ? 600000 : 120000;
 }
 
+/* Of a test's own limit: from two seconds on it stands for "until it comes"; shorter ones are for what must not come. */
+static inline long long check_limit_ms(int ms)
+{
+    return ms < 2000 ? ms : check_patience_ms();
+}
+
 #define REQUIRE(condition)                                                                                            \
     do {                                                                                                              \
         if (!(condition)) {                                                                                           \

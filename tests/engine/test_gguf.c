@@ -388,7 +388,7 @@ static void many_names_cost_linear_time(void)
     }
     int64_t start = clock_ms();
     struct gguf *g = open_built(&b, &bytes, &err);
-    CHECK(clock_ms() - start < 5000);
+    CHECK(clock_ms() - start < 30000); /* minutes, if each name were compared with all */
     REQUIRE(g);
     CHECK(gguf_tensor_find(g, "t99999") == gguf_tensor_at(g, 99999));
     gguf_close(g);

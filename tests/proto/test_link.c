@@ -65,7 +65,7 @@ static struct link *dial(struct node *n, enum link_plane plane, int port, const 
 /* Waits up to ms for one message on l while also looking after `other` (may be NULL). */
 static bool receive(struct link *l, struct link *other, int ms, struct link_message *m)
 {
-    int64_t end = clock_ms() + ms;
+    int64_t end = clock_ms() + check_limit_ms(ms);
     struct link *links[2] = {l, other};
     bool ready[2];
     struct error err = {0};
@@ -79,7 +79,7 @@ static bool receive(struct link *l, struct link *other, int ms, struct link_mess
 
 static bool wait_state(struct link *l, struct link *other, enum link_state want, int ms)
 {
-    int64_t end = clock_ms() + ms;
+    int64_t end = clock_ms() + check_limit_ms(ms);
     struct link *links[2] = {l, other};
     bool ready[2];
     char text[256];

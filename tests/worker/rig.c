@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "engine/model/model.h"
+#include "tests/check.h"
 #include "tests/engine/model_builder.h"
 
 unsigned rig_progress_heard, rig_beats_heard;
@@ -27,6 +28,11 @@ static char complaint[600];
 static int patient(int ms)
 {
     return rig_patience_ms && rig_patience_ms < ms ? rig_patience_ms : ms;
+}
+
+static int64_t limit(int ms)
+{
+    return rig_patience_ms ? ms : check_limit_ms(ms);
 }
 
 static const char *complain(const char *what, const struct error *err)
@@ -102,7 +108,7 @@ static const char *await_ready(struct rig_worker *w, int out)
 {
     char line[1024];
     size_t n = 0;
-    for (int64_t end = clock_ms() + 20000; clock_ms() < end && n < sizeof line - 1;) {
+    for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && n < sizeof line - 1;) {
         struct pollfd p = {.fd = out, .events = POLLIN};
         ssize_t got = poll(&p, 1, 100) == 1 ? read(out, line + n, sizeof line - 1 - n) : 0;
         if (got < 0 || (got == 0 && p.revents))
@@ -160,7 +166,7 @@ const char *rig_start(struct rig *r, struct rig_worker *w, const char *name, con
 int rig_wait(struct rig_worker *w, int ms)
 {
     int status;
-    for (int64_t end = clock_ms() + ms; clock_ms() < end; usleep(2000))
+    for (int64_t end = clock_ms() + limit(ms); clock_ms() < end; usleep(2000))
         if (waitpid(w->pid, &status, WNOHANG) == w->pid) {
             w->pid = 0;
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -242,7 +248,7 @@ int rig_say(struct link *l, const struct control_message *m)
 
 bool rig_hear(struct link *l, uint64_t request, int kind, struct control_message *out, int ms)
 {
-    for (int64_t end = clock_ms() + ms; clock_ms() < end;) {
+    for (int64_t end = clock_ms() + limit(ms); clock_ms() < end;) {
         struct link_message in;
         struct control_message m;
         struct error err = {0};
@@ -359,7 +365,7 @@ static bool attach(struct link *l, uint64_t epoch, uint32_t role)
     struct buffer header = {0};
     bool attached = false, ready;
     frame_encode_attach(epoch, role, &header, NULL);
-    for (int64_t end = clock_ms() + patient(5000), again = 0; clock_ms() < end && !attached;) {
+    for (int64_t end = clock_ms() + limit(patient(5000)), again = 0; clock_ms() < end && !attached;) {
         struct link_message m;
         struct data_frame f;
         if (clock_ms() >= again) {
@@ -443,7 +449,7 @@ int rig_feed(struct rig_pipe *p, const struct rig_span *spans, uint32_t count, b
 
 bool rig_result(struct rig_pipe *p, struct rig_result *out, int ms)
 {
-    for (int64_t end = clock_ms() + ms; clock_ms() < end;) {
+    for (int64_t end = clock_ms() + limit(ms); clock_ms() < end;) {
         struct link *links[2] = {p->results, p->feed};
         bool ready[2];
         struct frame_part parts[LINK_PARTS_MAX];

@@ -51,7 +51,7 @@ static void strangers_and_nonsense_are_refused(void)
     REQUIRE(!key_generate(&key, NULL) && !hub_create(key, &hub, NULL));
     REQUIRE(!link_connect(hub, PLANE_CONTROL, w.endpoint, w.key, &l, NULL));
     bool ready;
-    for (int64_t end = clock_ms() + 3000; link_state(l, NULL, 0) != LINK_REFUSED && clock_ms() < end;)
+    for (int64_t end = clock_ms() + check_patience_ms(); link_state(l, NULL, 0) != LINK_REFUSED && clock_ms() < end;)
         link_wait(&l, 1, NULL, 10, &ready);
     CHECK_INT(link_state(l, NULL, 0), LINK_REFUSED);
     for (int i = 0; i < 20; i++)
@@ -98,12 +98,12 @@ static void peers_outside_the_plan_are_refused(void)
     REQUIRE(!key_generate(&key, NULL) && !hub_create(key, &hub, NULL));
     REQUIRE(!link_connect(rig.hub, PLANE_DATA, endpoint, w.key, &ours, NULL));
     REQUIRE(!link_connect(hub, PLANE_DATA, endpoint, w.key, &theirs, NULL));
-    for (int64_t end = clock_ms() + 3000; clock_ms() < end && link_state(ours, NULL, 0) != LINK_REFUSED;)
+    for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && link_state(ours, NULL, 0) != LINK_REFUSED;)
         link_wait(&ours, 1, NULL, 10, ready);
     CHECK_INT(link_state(ours, NULL, 0), LINK_REFUSED);
     FINE(rig_allow(&rig, all, 1));
     struct link *both[2] = {ours, theirs};
-    for (int64_t end = clock_ms() + 3000; clock_ms() < end && link_state(ours, NULL, 0) != LINK_UP;)
+    for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && link_state(ours, NULL, 0) != LINK_UP;)
         link_wait(both, 2, NULL, 10, ready);
     CHECK_INT(link_state(ours, NULL, 0), LINK_UP);
     for (int i = 0; i < 20; i++)
