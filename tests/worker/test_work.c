@@ -368,22 +368,18 @@ static void heartbeats_do_not_wait_for_work(void)
         struct rig_span s = {.sequence = i, .count = 60, .want = 2, .tokens = tokens, .base_page = 2 * i};
         CHECK_INT(rig_feed(&p, &s, 1, true), 0);
     }
-    int64_t start = clock_us(), worst = 0;
+    int64_t start = clock_us();
     uint64_t done = 0;
     unsigned beats = 0;
     do {
-        int64_t sent = clock_us();
         beat.u.heartbeat.sequence++;
         CHECK_INT(rig_say(w.control, &beat), 0);
         REQUIRE(rig_hear(w.control, 0, CONTROL_HEARTBEAT_REPLY, &m, 5000));
-        worst = clock_us() - sent > worst ? clock_us() - sent : worst;
         done = m.u.heartbeat_reply.microbatches;
         beats++;
     } while (done < 4 && clock_us() - start < 60000000);
-    int64_t took = clock_us() - start;
     CHECK_INT(done, 4);
-    CHECK(beats > 20);
-    CHECK(worst < took / 3); /* a worker that answers between micro-batches would take a quarter each time and more */
+    CHECK(beats > 20); /* a worker that answers between micro-batches would have five */
     for (int i = 0; i < 4; i++) {
         REQUIRE(rig_result(&p, &r, 5000));
         CHECK(r.frame.result.trace_count == 1 &&
