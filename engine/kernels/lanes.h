@@ -6,6 +6,8 @@
 #define BRIGADE_ENGINE_KERNELS_LANES_H
 
 /* clang-format off: one operation a line reads better than five */
+#include <stdbool.h>
+
 #include "engine/kernels/vec.h"
 
 /* How wide weights are: what may be added up in 16 bits where there is no dot instruction. */
@@ -191,29 +193,34 @@ INLINE __m256i multiply_pairs(enum width width, __m256i w, __m256i a)
     return width == WIDTH_8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
                             : _mm256_maddubs_epi16(w, a);
 }
-INLINE __m256i add_pairs(enum width width, __m256i acc, const __m256i m[4])
+/* After which of four groups of columns the pairs are full and go to the sum. */
+INLINE bool pairs_full(enum width width, const int j) { return width == WIDTH_8 || j == 3 || (width == WIDTH_6 && j == 1); }
+/* Whole numbers may be added in any order, and a compiler that knows it keeps all the products, more than there are
+ * registers, and adds last. */
+INLINE void li_opaque(li *x) { __asm__("" : "+x"(x->a), "+x"(x->b)); }
+/* Group j of four: with one group of weights at a time, what four tokens have of pairs or of sums stays in registers. */
+#define LANES_DOT4 1
+INLINE void li_dot4(enum width width, const int j, li *sum, li *pairs, lb w, const int8_t *a)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    if (width == WIDTH_8) {
-        for (int j = 0; j < 4; j++)
-            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(m[j], ones));
-        return acc;
+    const __m256i ones = _mm256_set1_epi16(1), four = broadcast4(a);
+    li m = {multiply_pairs(width, w.a, four), multiply_pairs(width, w.b, four)};
+    if (j > 0 && !pairs_full(width, j - 1))
+        m = (li){_mm256_add_epi16(pairs->a, m.a), _mm256_add_epi16(pairs->b, m.b)};
+    if (pairs_full(width, j)) {
+        sum->a = _mm256_add_epi32(sum->a, _mm256_madd_epi16(m.a, ones));
+        sum->b = _mm256_add_epi32(sum->b, _mm256_madd_epi16(m.b, ones));
+        li_opaque(sum);
+    } else {
+        *pairs = m;
+        li_opaque(pairs);
     }
-    __m256i first = _mm256_add_epi16(m[0], m[1]), second = _mm256_add_epi16(m[2], m[3]);
-    if (width != WIDTH_6)
-        return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(first, second), ones));
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(first, ones));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(second, ones));
 }
 INLINE li li_dot16(enum width width, li acc, const lb w[4], const int8_t *a)
 {
-    __m256i x[4], y[4];
-    for (int j = 0; j < 4; j++) {
-        __m256i four = broadcast4(a + 4 * j);
-        x[j] = multiply_pairs(width, w[j].a, four);
-        y[j] = multiply_pairs(width, w[j].b, four);
-    }
-    return (li){add_pairs(width, acc.a, x), add_pairs(width, acc.b, y)};
+    li pairs;
+    for (int j = 0; j < 4; j++)
+        li_dot4(width, j, &acc, &pairs, w[j], a + 4 * j);
+    return acc;
 }
 #endif
 

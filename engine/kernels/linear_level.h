@@ -42,7 +42,7 @@ INLINE uint32_t header_bytes(enum layout l)
 }
 INLINE uint32_t quant_bytes(enum layout l)
 {
-    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED                    ? 512
+    return l == LAYOUT_Q8_0 || l == LAYOUT_EXPANDED                   ? 512
            : l == LAYOUT_Q2_K                                         ? 128
            : l == LAYOUT_Q3_K                                         ? 192
            : l == LAYOUT_Q5_0 || l == LAYOUT_Q5_1 || l == LAYOUT_Q5_K ? 320
@@ -178,6 +178,15 @@ INLINE void dot_half(enum layout l, struct rows r, const int half, const struct 
             raw.q[j] = load_group(r, j);
     for (int j = 0; j < high_groups(l); j++)
         raw.high[j] = load_group(r, (in_pairs(l) ? 2 : 4) + j);
+#ifdef LANES_DOT4
+    li pairs[TILE];
+    for (int j = 0; j < 4; j++) {
+        lb group = unpack4(l, r, &raw, half, j, codes);
+        for (t = 0; t < T; t++)
+            li_dot4(width_of(l), j, &sum[t], &pairs[t], group, a[t].q + 16 * half + 4 * j);
+    }
+    return;
+#endif
     for (int j = 0; j < 4; j++)
         w[j] = unpack4(l, r, &raw, half, j, codes);
 #ifdef LANES_PAIRS
