@@ -4,6 +4,7 @@
 #ifndef BRIGADE_ENGINE_KERNELS_ATTENTION_LEVEL_H
 #define BRIGADE_ENGINE_KERNELS_ATTENTION_LEVEL_H
 
+#include "engine/kernels/kv.h"
 #include "engine/kernels/ops.h"
 #include "engine/kernels/table.h"
 #include "engine/kernels/vec.h"
@@ -30,21 +31,28 @@ INLINE vf load_kv(enum kv_type type, const uint8_t *base, size_t index)
     return v_load((const float *)(const void *)(base + 4 * index));
 }
 
-/* Where arithmetic takes longer than memory, what is to come is fetched meanwhile; else the core's own prefetching does
- * better alone. */
-#define FETCH_ROWS 4u
+/* One row leaves fetching to the core itself, which does better alone; for more, what is to come is fetched meanwhile:
+ * into the second cache level, for the nearest is full with what is in work, and loads want its few places for what is
+ * on the way. (8-bit caches come slowly enough for the nearest.) */
+#define FETCH_ROWS 2u
 
-/* Fetches 32 elements: row d of the K to come. */
-INLINE void fetch_row(enum kv_type type, const uint8_t *next, uint32_t d)
+/* The lines of bytes [at, at + bytes) of what is to come; bytes divides 64 or is a multiple, at a multiple of it. */
+INLINE void fetch(enum kv_type type, const uint8_t *next, size_t at, const uint32_t bytes)
 {
-    if (type == KV_F32)
-        __builtin_prefetch(next + 128 * (size_t)d + 64);
-    __builtin_prefetch(next + (type == KV_F32 ? 128 : type == KV_F16 ? 64 : 32) * (size_t)d);
+    for (uint32_t line = 0; line < bytes; line += 64)
+        if (bytes >= 64 || at % 64 == 0) {
+            if (type == KV_Q8)
+                __builtin_prefetch(next + at + line, 0, 3);
+            else
+                __builtin_prefetch(next + at + line, 0, 2);
+        }
 }
 
 INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next, uint32_t k_dim, const float *q,
-                        uint32_t slot, const uint32_t rows, float scale, float *s, size_t s_stride)
+                        uint32_t q_stride, uint32_t slot, const uint32_t rows, float scale, float *s, size_t s_stride)
 {
+    const uint32_t each = kv_element_bytes(type);
+    const bool fetching = slot == 0 && rows >= FETCH_ROWS;
     vf acc[TILE_ROWS][TILE_VECS];
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t v = 0; v < TILE_VECS; v++)
@@ -58,12 +66,12 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next
                 for (uint32_t v = 0; v < TILE_VECS; v++)
                     part[r][v] = v_zero();
             for (uint32_t d = first; d < last; d++) {
-                if (slot == 0 && rows >= FETCH_ROWS)
-                    fetch_row(type, next, d);
+                if (fetching)
+                    fetch(type, next, KV_PAGE_TOKENS * (size_t)d, KV_PAGE_TOKENS);
                 for (uint32_t v = 0; v < TILE_VECS; v++) {
                     vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
                     for (uint32_t r = 0; r < rows; r++)
-                        part[r][v] = v_fma(v_set1(q[d * UNIT_ROWS + r]), a, part[r][v]);
+                        part[r][v] = v_fma(v_set1(q[d * q_stride + r]), a, part[r][v]);
                 }
             }
             for (uint32_t v = 0; v < TILE_VECS; v++) {
@@ -74,12 +82,12 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next
         }
     } else {
         for (uint32_t d = 0; d < k_dim; d++) {
-            if (slot == 0 && rows >= FETCH_ROWS)
-                fetch_row(type, next, d);
+            if (fetching)
+                fetch(type, next, KV_PAGE_TOKENS * each * (size_t)d, KV_PAGE_TOKENS * each);
             for (uint32_t v = 0; v < TILE_VECS; v++) {
                 vf a = load_kv(type, k, (size_t)d * KV_PAGE_TOKENS + slot + 16 * v);
                 for (uint32_t r = 0; r < rows; r++)
-                    acc[r][v] = v_fma(v_set1(q[d * UNIT_ROWS + r]), a, acc[r][v]);
+                    acc[r][v] = v_fma(v_set1(q[d * q_stride + r]), a, acc[r][v]);
             }
         }
     }
@@ -91,23 +99,24 @@ INLINE void scores_tile(enum kv_type type, const uint8_t *k, const uint8_t *next
 INLINE void scores(enum kv_type type, const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows,
                    float scale, float *s, size_t s_stride)
 {
+    const uint32_t stride = rows;
     while (rows) {
         uint32_t n = rows >= TILE_ROWS ? TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
         for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot += 16 * TILE_VECS)
             switch (n) {
             case TILE_ROWS:
-                scores_tile(type, k, next, k_dim, q, slot, TILE_ROWS, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, stride, slot, TILE_ROWS, scale, s, s_stride);
                 break;
 #if TILE_ROWS > 4
             case 4:
-                scores_tile(type, k, next, k_dim, q, slot, 4, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, stride, slot, 4, scale, s, s_stride);
                 break;
 #endif
             case 2:
-                scores_tile(type, k, next, k_dim, q, slot, 2, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, stride, slot, 2, scale, s, s_stride);
                 break;
             default:
-                scores_tile(type, k, next, k_dim, q, slot, 1, scale, s, s_stride);
+                scores_tile(type, k, next, k_dim, q, stride, slot, 1, scale, s, s_stride);
                 break;
             }
         rows -= n;
@@ -122,15 +131,15 @@ INLINE void values_tile(enum kv_type type, const uint8_t *v, const uint8_t *next
                         uint32_t begin, uint32_t end, float *acc, size_t acc_stride)
 {
     const uint8_t *scales = v + (size_t)step * KV_PAGE_TOKENS;
+    const uint32_t each = kv_element_bytes(type);
     vf sum[TILE_ROWS][MOST_VECS];
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < vecs; i++)
             sum[r][i] = v_load(acc + r * acc_stride + dim + 16 * i);
     for (uint32_t slot = begin; slot < end; slot++) {
-        const uint32_t each = type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
         float scale = 1;
-        for (uint32_t at = 0; at < 16 * vecs * each && rows >= FETCH_ROWS; at += 64)
-            __builtin_prefetch(next + each * ((size_t)slot * step + dim) + at);
+        if (rows >= FETCH_ROWS)
+            fetch(type, next, each * ((size_t)dim * KV_PAGE_TOKENS + slot * 16 * vecs), each * 16 * vecs);
         for (uint32_t i = 0; i < vecs; i++) {
             if (type == KV_Q8 && i % 2 == 0) { /* tiles begin with a block of 32, or are one vector */
                 uint16_t bits;

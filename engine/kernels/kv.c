@@ -9,11 +9,6 @@
 
 #define STRIP 64u /* dims narrowed at a time */
 
-static size_t element_bytes(enum kv_type type)
-{
-    return type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
-}
-
 static size_t round64(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
@@ -21,7 +16,7 @@ static size_t round64(size_t bytes)
 
 struct kv_layout kv_layout_of(const struct kv_shape *shape)
 {
-    size_t each = element_bytes(shape->type), scales = shape->type == KV_Q8 ? 2 : 0;
+    size_t each = kv_element_bytes(shape->type), scales = shape->type == KV_Q8 ? 2 : 0;
     size_t k = KV_PAGE_TOKENS * (shape->k_dim * each + kv_blocks(shape->k_dim) * scales);
     size_t v = KV_PAGE_TOKENS * (kv_v_step(shape->v_dim) * each + kv_blocks(shape->v_dim) * scales);
     return (struct kv_layout){round64(k), round64(v), shape->kv_heads * round64(k)};
@@ -75,7 +70,7 @@ static void store_k(enum kv_type type, uint8_t *page, uint32_t dim, uint32_t slo
 
 static void store_v(enum kv_type type, uint8_t *page, uint32_t dim, uint32_t slot, const float *v)
 {
-    size_t step = kv_v_step(dim), each = element_bytes(type), blocks = kv_blocks(dim);
+    size_t step = kv_v_step(dim), each = kv_element_bytes(type), blocks = kv_blocks(dim);
     uint8_t *row = page + slot * step * each, *scales = page + KV_PAGE_TOKENS * step + 2 * slot * blocks;
     if (type == KV_Q8) {
         for (uint32_t first = 0; first < dim; first += 32) {

@@ -1,7 +1,8 @@
 /* Attention over pages. Query heads that share a kv head, of neighbouring queries of one sequence, form a unit of up to
- * 16 rows that reads each page once. Units go over the pool; a thread takes several kv heads of the same queries page by
- * page, for they lie side by side and memory is at its best in long streams. When there are fewer units than threads, a
- * long context is cut at its segments of 512 positions instead, where the sum is cut in any case. Owns nothing. */
+ * 16 rows that reads each page once. Units go over the pool; a thread takes several kv heads of the same queries page
+ * by page, for they lie side by side and memory is at its best in long streams. When there are fewer units than
+ * threads, a long context is cut at its segments of 512 positions instead, where the sum is cut in any case. Owns
+ * nothing. */
 #include <math.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "engine/kernels/ops.h"
 #include "engine/kernels/table.h"
 
-#define PAGES_AHEAD 3u /* how far pages are fetched ahead of use */
+#define PARTS_AHEAD 2u /* how far K and V of kv heads are fetched ahead of use, in the order of use */
 #define SEGMENT 512u
 #define SEGMENT_PAGES (SEGMENT / KV_PAGE_TOKENS)
 #define GROUPS_AT_ONCE 64u
@@ -42,7 +43,7 @@ struct row {
 
 struct unit {
     struct row rows[UNIT_ROWS];
-    float *q; /* q[d·UNIT_ROWS + r], in the scratch */
+    float *q; /* q[d·count + r], in the scratch */
     uint32_t count, kv_head;
     const uint32_t *pages;
     uint32_t first_page, last_page; /* both read */
@@ -115,18 +116,19 @@ static void unit_make(const struct work *w, size_t index, struct unit *u)
     uint32_t head_begin = heads * part / w->head_parts, head_end = heads * (part + 1) / w->head_parts;
     uint32_t low = UINT32_MAX, high = 0;
     u->pages = queries->pages;
-    u->count = 0;
+    u->count = w->groups[group].count * (head_end - head_begin);
+    uint32_t r = 0;
     for (uint32_t i = 0; i < w->groups[group].count; i++)
         for (uint32_t h = head_begin; h < head_end; h++) {
-            struct row *row = &u->rows[u->count];
+            struct row *row = &u->rows[r];
             row->head = u->kv_head * heads + h;
             row->q = queries[i].q + (size_t)row->head * shape->kv.k_dim;
             row->out = queries[i].out + (size_t)row->head * shape->kv.v_dim;
             row->high = queries[i].position + 1;
             row->low = shape->window && row->high > shape->window ? row->high - shape->window : 0;
             for (uint32_t d = 0; d < shape->kv.k_dim; d++)
-                u->q[d * UNIT_ROWS + u->count] = row->q[d];
-            u->count++;
+                u->q[d * u->count + r] = row->q[d];
+            r++;
             low = row->low < low ? row->low : low;
             high = row->high > high ? row->high : high;
         }
@@ -135,14 +137,17 @@ static void unit_make(const struct work *w, size_t index, struct unit *u)
 }
 
 /* Of units of the same queries. */
-static void units_scores(const struct work *w, struct unit *units, uint32_t count, uint32_t page_begin, uint32_t page_end)
+static void units_scores(const struct work *w, struct unit *units, uint32_t count, uint32_t page_begin,
+                         uint32_t page_end)
 {
     const struct attention_shape *shape = w->shape;
     for (uint32_t page = page_begin; page < page_end; page++)
-        for (struct unit *u = units; u < units + count; u++)
-            kernels->scores[shape->kv.type](k_of(w, u, page), k_of(w, u, page + PAGES_AHEAD), shape->kv.k_dim, u->q,
-                                            u->count, shape->scale,
+        for (uint32_t i = 0; i < count; i++) {
+            const struct unit *u = &units[i], *next = &units[(i + PARTS_AHEAD) % count];
+            kernels->scores[shape->kv.type](k_of(w, u, page), k_of(w, next, page + (i + PARTS_AHEAD) / count),
+                                            shape->kv.k_dim, u->q, u->count, shape->scale,
                                             u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS, w->row_floats);
+        }
 }
 
 /* Scores of row r to weights e, and 1/sum. */
@@ -178,16 +183,16 @@ static uint32_t slots_end(const struct row *row, uint32_t page)
     return row->high <= from ? 0 : row->high - from < KV_PAGE_TOKENS ? row->high - from : KV_PAGE_TOKENS;
 }
 
-static void unit_values(const struct work *w, const struct unit *u, uint32_t page)
+static void unit_values(const struct work *w, const struct unit *u, uint32_t page, const uint8_t *next_v)
 {
     const struct attention_shape *shape = w->shape;
     size_t step = kv_v_step(shape->kv.v_dim);
-    const uint8_t *v = v_of(w, u, page), *next_v = v_of(w, u, page + PAGES_AHEAD);
+    const uint8_t *v = v_of(w, u, page);
     const float *e = u->scores + (size_t)(page - u->first_page) * KV_PAGE_TOKENS;
     for (uint32_t r = 0, next; r < u->count; r = next) { /* rows that see the same slots go together */
         uint32_t begin = slots_begin(&u->rows[r], page), end = slots_end(&u->rows[r], page);
-        for (next = r + 1; next < u->count && slots_begin(&u->rows[next], page) == begin &&
-                           slots_end(&u->rows[next], page) == end;
+        for (next = r + 1;
+             next < u->count && slots_begin(&u->rows[next], page) == begin && slots_end(&u->rows[next], page) == end;
              next++)
             ;
         if (begin < end)
@@ -207,7 +212,8 @@ static void units_segment(const struct work *w, const struct unit *units, uint32
         memset(units[i].partial, 0, units[i].count * step * sizeof *units[i].partial);
     for (; page <= last; page++)
         for (uint32_t i = 0; i < count; i++)
-            unit_values(w, &units[i], page);
+            unit_values(w, &units[i], page,
+                        v_of(w, &units[(i + PARTS_AHEAD) % count], page + (i + PARTS_AHEAD) / count));
 }
 
 static void add_partial(const struct work *w, struct unit *u, uint32_t row, const float *partial)

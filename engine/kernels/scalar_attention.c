@@ -21,8 +21,8 @@ static float f32_at(const uint8_t *base, size_t index)
     return f;
 }
 
-/* q: one row of the unit, UNIT_ROWS apart from dim to dim. */
-static float score(enum kv_type type, const uint8_t *k, uint32_t k_dim, const float *q, uint32_t slot)
+/* q: one row of the unit, q_stride apart from dim to dim. */
+static float score(enum kv_type type, const uint8_t *k, uint32_t k_dim, const float *q, size_t q_stride, uint32_t slot)
 {
     float s = 0;
     if (type == KV_Q8) {
@@ -30,14 +30,14 @@ static float score(enum kv_type type, const uint8_t *k, uint32_t k_dim, const fl
         for (uint32_t block = 0; block < kv_blocks(k_dim); block++) {
             float c = 0;
             for (uint32_t d = 32 * block; d < k_dim && d < 32 * block + 32; d++)
-                c = fmaf(q[d * UNIT_ROWS], (float)(int8_t)k[d * KV_PAGE_TOKENS + slot], c);
+                c = fmaf(q[d * q_stride], (float)(int8_t)k[d * KV_PAGE_TOKENS + slot], c);
             s = fmaf(c, f16_at(scales, block * KV_PAGE_TOKENS + slot), s);
         }
         return s;
     }
     for (uint32_t d = 0; d < k_dim; d++) {
         size_t at = (size_t)d * KV_PAGE_TOKENS + slot;
-        s = fmaf(q[d * UNIT_ROWS], type == KV_F16 ? f16_at(k, at) : f32_at(k, at), s);
+        s = fmaf(q[d * q_stride], type == KV_F16 ? f16_at(k, at) : f32_at(k, at), s);
     }
     return s;
 }
@@ -47,7 +47,7 @@ static void scores(enum kv_type type, const void *k, uint32_t k_dim, const float
 {
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot++)
-            s[r * s_stride + slot] = score(type, k, k_dim, q + r, slot) * scale;
+            s[r * s_stride + slot] = score(type, k, k_dim, q + r, rows, slot) * scale;
 }
 
 static void values(enum kv_type type, const uint8_t *v, uint32_t v_dim, const float *e, size_t e_stride, uint32_t rows,

@@ -90,7 +90,7 @@ typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const flo
 #define UNIT_ROWS 16u
 
 /* Scores of 32 positions (one page) for `rows` query rows against one kv head, chain·scale: s[r·s_stride + slot].
- * q[d·UNIT_ROWS + r]: the rows side by side. next: the page that comes next, to be fetched; any address. */
+ * q[d·rows + r]: the rows side by side. next: what comes next of K, to be fetched; any address. */
 typedef void kernel_scores(const void *k, const void *next, uint32_t k_dim, const float *q, uint32_t rows, float scale,
                            float *s, size_t s_stride);
 /* acc[r·acc_stride + d] goes on over slots [begin, end) of one page with weights e[r·e_stride + slot]. */

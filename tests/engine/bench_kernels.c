@@ -240,6 +240,7 @@ int main(int argc, char **argv)
         bench_attention(KV_F16, "f16", 32, 4, 64, 4096);
         bench_attention(KV_F16, "f16", 32, 4, 64, 16384);
         bench_attention(KV_F16, "f16", 32, 8, 128, 4096);
+        bench_attention(KV_F16, "f16", 16, 8, 128, 4096);
         bench_attention(KV_F16, "f16", 8, 8, 128, 4096);
         bench_attention(KV_Q8, "q8", 32, 8, 128, 4096);
     }
