@@ -180,6 +180,8 @@ INLINE void dot_half(enum layout l, struct rows r, const int half, const struct 
         raw.high[j] = load_group(r, (in_pairs(l) ? 2 : 4) + j);
 #ifdef LANES_DOT4
     li pairs[TILE];
+    for (t = 0; t < T; t++)
+        pairs[t] = li_zero(); /* written before they are read; gcc sees it only where it unrolls all loops */
     for (int j = 0; j < 4; j++) {
         lb group = unpack4(l, r, &raw, half, j, codes);
         for (t = 0; t < T; t++)
