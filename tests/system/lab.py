@@ -123,7 +123,7 @@ def _tail(name, lines, count=40):
         print("\n".join(line.rstrip("\n")[:2000] for line in lines[-count:]), flush=True)
 
 
-def keep_logs(folder, since=0.0):
+def show_logs(folder, since=0.0):
     """Shows the logs in a folder that will be gone (or that have changed since)."""
     for path in sorted(glob.glob(os.path.join(folder, "**", "*.log"), recursive=True)):
         try:
@@ -138,7 +138,7 @@ def _tell_logs(since):
     """The ends of all logs since then: files in temporary folders, sources that were named, what processes have written into
     pipes that nobody has read."""
     for folder in _folders:
-        keep_logs(folder, since)
+        show_logs(folder, since)
     for name, lines in _sources:
         _tail(name, lines())
     for child in sorted((c for c in _children if c.since >= since), key=lambda c: c.since):

@@ -26,7 +26,7 @@ class Bed(testbed_lab.Bed):
 
     def __exit__(self, failed, *rest):
         if failed:
-            lab.keep_logs(self.folder)
+            lab.show_logs(self.folder)
         return super().__exit__(failed, *rest)
 
 
