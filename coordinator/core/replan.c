@@ -222,6 +222,13 @@ void replan_tell_pace(struct runner *r)
 
 /* ---- The plan ---------------------------------------------------------------------------------------------------- */
 
+/* Whoever serves looks again and again whether another plan is better (loop.c), and hence need not believe one look at
+ * the links before it moves weights that lie where they are of use. */
+static bool moves_by_itself(const struct runner *r)
+{
+    return r->o.stay && !r->o.no_recovery && r->config && r->config->rebalance;
+}
+
 static int choose(struct runner *r, const struct view *v, struct plan *out, struct error *err)
 {
     struct layout held = r->layout;
@@ -231,10 +238,16 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
     int rc = solve(r, v, out, err);
     if (rc)
         return rc;
-    if (!r->came_to_serve)
+    bool found = !r->came_to_serve;
+    if (found)
         found_layout(r, &held);
-    if ((!r->moves && layout_plan(r, v, &held, &kept) && kept.value_s <= STICKY * out->value_s) ||
+    bool stays = !r->moves && layout_plan(r, v, &held, &kept);
+    if ((stays && (kept.value_s <= STICKY * out->value_s || (found && moves_by_itself(r)))) ||
         (near_plan(r, v, &held, &kept) && kept.value_s <= (r->moves ? NEAR : STICKY) * out->value_s)) {
+        if (kept.value_s > STICKY * out->value_s)
+            log_warn("stages found in memory stay; another plan is predicted to be %.0f %% faster, and blocks move when "
+                     "measured times say so too, or by 'brigade rebalance'",
+                     (kept.value_s / out->value_s - 1) * 100);
         kept.bound_s = out->bound_s;
         *out = kept;
     }

@@ -159,13 +159,16 @@ def test_drained_boards_can_be_switched_off():
 
 
 def test_another_coordinator_takes_over():
-    """The coordinator is killed; the next one with its key finds the weights where they are."""
+    """The coordinator is killed; the next one with its key finds the weights where they are, and uses them there though
+    one look at the links says that another order would be better. A command that ends with its answer goes by the plan."""
     cluster = Cluster(3, alike=True, env=SLOW)
     first = Server("-c", cluster.config, "--stages", 3)
     want = first.text(**asked(1))["choices"][0]["text"]
     layout = [node["stage"] for node in json.loads(first.get("/status"))["nodes"]]
     reads = sum(worker.errors().count(" read in ") for worker in cluster.workers)
     first.kill()
+    far = [cluster.workers[layout.index(stage)].name for stage in (0, 1)]
+    cluster.write(f"links: [{{from: {far[0]}, to: {far[1]}, bandwidth: 100Mbit, rtt: 1s}}]\n")
     started = time.monotonic()
     second = Server("-c", cluster.config, "--stages", 3)
     took = time.monotonic() - started
@@ -174,7 +177,9 @@ def test_another_coordinator_takes_over():
     assert sum(worker.errors().count(" read in ") for worker in cluster.workers) == reads
     assert sum(worker.errors().count(", kept in ") for worker in cluster.workers) == 3
     print(f"     took over in {took:.1f} s, links measured again")
-    second.stop()
+    assert "stages found in memory stay" in second.stop()
+    planned = [stage["device"] for stage in brigade_json("plan", "-c", cluster.config, "-m", MODEL, "--stages", 3)["stages"]]
+    assert abs(planned.index(far[0]) - planned.index(far[1])) == 2, planned
     cluster.stop()
 
 
