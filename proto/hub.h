@@ -24,6 +24,7 @@ struct watch {
     bool attached, closed;    /* hub thread listens to the events; the owner is gone */
     int attach_error;
     _Atomic int state;        /* enum link_state */
+    _Atomic unsigned connections; /* handshakes that succeeded; counted before the state says so */
     _Atomic bool broken;      /* ZeroMQ gave this connection up: the owner has to connect again */
     char text[192];           /* why, for a person; hub->lock */
     /* Hub thread only. */

@@ -204,6 +204,11 @@ enum link_state link_state(struct link *l, char *text, size_t text_size)
     return state;
 }
 
+unsigned link_connections(const struct link *l)
+{
+    return atomic_load(&l->watch->connections);
+}
+
 static int send_error(const struct link *l, const struct link_peer *to, struct error *err)
 {
     switch (errno) {

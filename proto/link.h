@@ -83,6 +83,10 @@ void link_message_free(struct link_message *m);
 enum link_state { LINK_CONNECTING, LINK_UP, LINK_DOWN, LINK_REFUSED };
 enum link_state link_state(struct link *l, char *text, size_t text_size);
 
+/* How many connections a connecting link has had. Read after a state of LINK_UP, it tells them apart: a peer that was away
+ * and is there again since the last look may be another process, which knows nothing of what was said before. */
+unsigned link_connections(const struct link *l);
+
 /* Why nobody answers at an endpoint, for a message: one plain TCP connection is tried and dropped. Fills text with
  * "Connection refused", "No route to host", "no answer within 500 ms"... or "" when somebody listens.
  * Blocks up to timeout_ms (longer for a slow name server): for reports, not for loops. Any thread. */

@@ -105,6 +105,7 @@ static void on_connecting(struct watch *w, int event, int value)
     int state = atomic_load(&w->state);
     switch (event) {
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        atomic_fetch_add(&w->connections, 1);
         set_state(w, LINK_UP, "");
         break;
     case ZMQ_EVENT_DISCONNECTED:

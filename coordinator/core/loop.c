@@ -252,6 +252,18 @@ static void strip_endpoint(char *text, const char *endpoint)
     memmove(text, text + n, strlen(text + n) + 1);
 }
 
+/* The cluster hears of the state; a node that was away between two looks is lost and back. */
+static int tell_link_state(struct runner *r, uint32_t node, enum link_state state, const char *text, struct error *err)
+{
+    struct control_link *c = &r->controls[node];
+    c->told = true;
+    c->state = state;
+    snprintf(c->text, sizeof c->text, "%s", text);
+    if (state != LINK_UP)
+        c->offered_port = 0; /* it may be another process when it is there again */
+    return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
+}
+
 static int take_link_state(struct runner *r, uint32_t node, struct error *err)
 {
     struct control_link *c = &r->controls[node];
@@ -264,17 +276,18 @@ static int take_link_state(struct runner *r, uint32_t node, struct error *err)
     }
     if (state == LINK_CONNECTING && *c->reason)
         snprintf(text, sizeof text, "%s", c->reason);
-    if (c->told && state == c->state && !strcmp(text, c->text))
+    unsigned connection = link_connections(c->link);
+    if (state == LINK_UP && c->state == LINK_UP && connection != c->connection) {
+        int rc = tell_link_state(r, node, LINK_DOWN, "connection lost", err);
+        if (rc)
+            return rc;
+    }
+    c->connection = connection;
+    if (c->told && state == c->state && (state != LINK_CONNECTING || !strcmp(text, c->text))) {
+        snprintf(c->text, sizeof c->text, "%s", text);
         return 0;
-    bool same = c->told && state == c->state && state != LINK_CONNECTING;
-    c->told = true;
-    c->state = state;
-    snprintf(c->text, sizeof c->text, "%s", text);
-    if (same)
-        return 0;
-    if (state != LINK_UP)
-        c->offered_port = 0; /* it may be another process when it is there again */
-    return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
+    }
+    return tell_link_state(r, node, state, text, err);
 }
 
 /* Nodes that were taken out of cluster.yaml: nothing is heard from or said to them any more, and they count as lost. */

@@ -19,7 +19,7 @@ struct node {
     struct weights_peer peer;
     struct link *link;         /* the thread's */
     bool told;                 /* of all nodes, over the present connection */
-    enum link_state state;
+    unsigned connection;       /* the one it was told over */
 };
 
 struct offer {
@@ -172,11 +172,12 @@ static void *offer_thread(void *context)
             if (!n->link)
                 continue;
             links[count++] = n->link;
-            enum link_state state = link_state(n->link, NULL, 0);
-            n->told = n->told && state == n->state;
-            n->state = state;
-            if (state == LINK_UP && !n->told)
+            if (link_state(n->link, NULL, 0) != LINK_UP)
+                continue;
+            unsigned connection = link_connections(n->link);
+            if (!n->told || connection != n->connection)
                 say_offer(o, n);
+            n->connection = connection;
         }
         if (link_wait(links, count, o->waker, WAIT_MS, ready) < 0)
             break;

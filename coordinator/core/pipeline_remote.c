@@ -22,6 +22,7 @@ struct remote {
     uint64_t epoch;
     struct link *links[ENDS];
     bool attached[ENDS];
+    unsigned connection[ENDS]; /* over which it was */
     int64_t attach_sent_us[ENDS];
     int lost;
     struct waiting *waiting, **waiting_end;
@@ -41,7 +42,7 @@ static int send_attach(struct remote *r, int end, struct error *err)
         rc = link_send(r->links[end], NULL, &(struct link_part){header.data, header.size}, 1, err);
     buffer_free(&header);
     r->attach_sent_us[end] = clock_us();
-    return rc == ERR_BUSY ? 0 : rc; /* it is sent again */
+    return rc == ERR_BUSY || rc == ERR_AUTH ? 0 : rc; /* it is sent again: a stage lets us in when it has its plan */
 }
 
 /* Sends what waits, as far as the peer takes it. */
@@ -51,7 +52,7 @@ static int flush(struct remote *r, struct error *err)
         struct waiting *w = r->waiting;
         struct link_part parts[2] = {{w->header.data, w->header.size}, {w->tokens.data, w->tokens.size}};
         int rc = link_send(r->links[FEEDS], NULL, parts, 2, err);
-        if (rc == ERR_BUSY)
+        if (rc == ERR_BUSY || rc == ERR_AUTH) /* of a peer that is another process by now, its state will tell */
             return 0;
         if (rc)
             return rc;
@@ -98,8 +99,10 @@ static int take(struct remote *r, int end, struct link_message *message, struct 
     int rc = frame_decode_data(parts, message->part_count, &frame, err);
     if (rc)
         return rc;
-    if (frame.epoch == r->epoch && frame.kind == DATA_ATTACHED)
+    if (frame.epoch == r->epoch && frame.kind == DATA_ATTACHED) {
         r->attached[end] = true;
+        r->connection[end] = link_connections(r->links[end]);
+    }
     if (frame.epoch != r->epoch || frame.kind != DATA_RESULT) {
         if (frame.epoch != r->epoch)
             log_debug("dropped a data frame of epoch %llu, ours is %llu", (unsigned long long)frame.epoch,
@@ -133,7 +136,7 @@ static int remote_poll(struct pipeline *p, struct pipeline_result *out, struct e
         if (rc)
             break;
         enum link_state state = link_state(r->links[end], NULL, 0);
-        if (state == LINK_DOWN && r->attached[end]) {
+        if (r->attached[end] && (state != LINK_UP || link_connections(r->links[end]) != r->connection[end])) {
             r->lost = end;
             return error_set(err, ERR_LOST, "its data connection closed");
         }

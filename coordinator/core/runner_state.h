@@ -35,6 +35,7 @@ struct letter {
 struct control_link {
     struct link *link;
     enum link_state state;   /* as last told to the cluster */
+    unsigned connection;     /* while it is up: which one */
     char text[256];
     char reason[128];        /* why it cannot be reached, asked once */
     bool told;

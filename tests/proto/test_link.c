@@ -345,6 +345,7 @@ static void a_link_survives_its_peer(void)
     allow(&a, PLANE_CONTROL, &b);
     struct link *client = dial(&b, PLANE_CONTROL, port, public_of(&a));
     REQUIRE(client && wait_state(client, NULL, LINK_UP, 3000));
+    CHECK_INT(link_connections(client), 1);
     link_explain(endpoint, 500, text, sizeof text);
     CHECK_TEXT(text, "");
     CHECK_INT(say(client, NULL, "one"), 0);
@@ -360,6 +361,7 @@ static void a_link_survives_its_peer(void)
     struct link *again = NULL;
     REQUIRE(!link_listen(a.hub, PLANE_CONTROL, endpoint, &again, &err));
     REQUIRE(wait_state(client, again, LINK_UP, 4000));
+    CHECK_INT(link_connections(client), 2);
     CHECK_INT(say(client, NULL, "two"), 0);
     REQUIRE(receive(again, client, 2000, &m));
     CHECK(says(&m, "two"));
