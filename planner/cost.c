@@ -75,6 +75,11 @@ double cost_block_prefill(const struct plan_problem *p, int device, int block, d
     const struct plan_block *k = &p->model.block[block];
     if (d->profile) {
         const struct plan_profile *f = d->profile;
+        if (tokens < f->chunk[0]) { /* a few tokens take at least what one takes */
+            double one = cost_block_decode_at(p, device, block, 1, past),
+                   more = cost_block_prefill(p, device, block, f->chunk[0], past);
+            return more > one ? one + (more - one) * (tokens - 1) / (f->chunk[0] - 1) : one;
+        }
         const double *table = f->prefill + (size_t)k->measured_class * (size_t)f->chunks * (size_t)f->pasts;
         return surface(f->chunk, f->chunks, f->past, f->pasts, table, tokens, past);
     }

@@ -22,7 +22,7 @@ struct remote {
     uint64_t epoch;
     struct link *links[ENDS];
     bool attached[ENDS];
-    unsigned connection[ENDS]; /* over which it was */
+    unsigned connection[ENDS]; /* over which it was; 0: the state has not told yet, which may come after the greeting */
     int64_t attach_sent_us[ENDS];
     int lost;
     struct waiting *waiting, **waiting_end;
@@ -99,10 +99,8 @@ static int take(struct remote *r, int end, struct link_message *message, struct 
     int rc = frame_decode_data(parts, message->part_count, &frame, err);
     if (rc)
         return rc;
-    if (frame.epoch == r->epoch && frame.kind == DATA_ATTACHED) {
+    if (frame.epoch == r->epoch && frame.kind == DATA_ATTACHED)
         r->attached[end] = true;
-        r->connection[end] = link_connections(r->links[end]);
-    }
     if (frame.epoch != r->epoch || frame.kind != DATA_RESULT) {
         if (frame.epoch != r->epoch)
             log_debug("dropped a data frame of epoch %llu, ours is %llu", (unsigned long long)frame.epoch,
@@ -122,6 +120,18 @@ static int take(struct remote *r, int end, struct link_message *message, struct 
     return 1;
 }
 
+/* The stage that greeted us is gone, even if somebody is there again. */
+static bool is_lost(struct remote *r, int end)
+{
+    enum link_state state = link_state(r->links[end], NULL, 0);
+    unsigned connection = link_connections(r->links[end]);
+    if (!r->attached[end])
+        return false;
+    if (!r->connection[end] && state == LINK_UP)
+        r->connection[end] = connection;
+    return state == LINK_DOWN || (r->connection[end] && (state != LINK_UP || connection != r->connection[end]));
+}
+
 static int remote_poll(struct pipeline *p, struct pipeline_result *out, struct error *err)
 {
     struct remote *r = (struct remote *)p;
@@ -135,8 +145,7 @@ static int remote_poll(struct pipeline *p, struct pipeline_result *out, struct e
         }
         if (rc)
             break;
-        enum link_state state = link_state(r->links[end], NULL, 0);
-        if (r->attached[end] && (state != LINK_UP || link_connections(r->links[end]) != r->connection[end])) {
+        if (is_lost(r, end)) {
             r->lost = end;
             return error_set(err, ERR_LOST, "its data connection closed");
         }

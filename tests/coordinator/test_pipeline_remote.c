@@ -64,19 +64,57 @@ static void stage_answer(struct stage *s)
     }
 }
 
-/* Waits for that long, or as long as the links allow, for a pipe that is broken. 0: it is not. */
-static int poll_for(struct pipeline *p, struct stage *s, int ms, bool until_attached, struct error *err)
+struct pair {
+    struct stage stage;
+    struct node_key *key;
+    struct hub *hub;
+    struct pipeline *pipe;
+};
+
+/* A pipe of one stage, which lets us in or not yet. */
+static bool pair_open(struct pair *p, bool allowed)
+{
+    struct error err = {0};
+    *p = (struct pair){0};
+    if (!stage_open(&p->stage))
+        return false;
+    if (key_generate(&p->key, &err) || hub_create(p->key, &p->hub, &err)) {
+        CHECK_FAIL("%s", err.text);
+        return false;
+    }
+    if (allowed)
+        stage_allow(&p->stage, key_public_text(p->key));
+    const char *endpoint = p->stage.endpoint, *key = key_public_text(p->stage.key);
+    struct remote_options o = {p->hub, EPOCH, endpoint, key, endpoint, key};
+    CHECK_INT(pipeline_remote_create(&o, &p->pipe, &err), 0);
+    return p->pipe;
+}
+
+static void pair_close(struct pair *p)
+{
+    pipeline_destroy(p->pipe);
+    stage_close(&p->stage);
+    hub_destroy(p->hub);
+    key_free(p->key);
+}
+
+static bool attached(const struct pair *p)
+{
+    return pipeline_remote_attached(p->pipe, 0) && pipeline_remote_attached(p->pipe, 1);
+}
+
+/* Polls for so long, or until the stage has greeted back on both links. 0, or how the pipe broke. */
+static int poll_for(struct pair *p, int ms, bool until_attached)
 {
     struct link *links[2];
     bool ready[2];
     struct pipeline_result result;
+    struct error err;
     int rc = 0;
-    pipeline_remote_links(p, links);
-    for (int64_t end = clock_ms() + ms; !rc && clock_ms() < end;) {
-        stage_answer(s);
-        rc = pipeline_poll(p, &result, err);
-        if (until_attached && pipeline_remote_attached(p, 0) && pipeline_remote_attached(p, 1))
-            break;
+    pipeline_remote_links(p->pipe, links);
+    for (int64_t end = clock_ms() + ms; !rc && clock_ms() < end && !(until_attached && attached(p));) {
+        stage_answer(&p->stage);
+        rc = pipeline_poll(p->pipe, &result, &err);
         link_wait(links, 2, NULL, 10, ready);
     }
     return rc;
@@ -84,25 +122,16 @@ static int poll_for(struct pipeline *p, struct stage *s, int ms, bool until_atta
 
 static void a_stage_that_does_not_know_us_yet_is_asked_again(void)
 {
-    struct stage s;
-    struct node_key *key;
-    struct hub *hub;
-    struct error err = {0};
-    struct pipeline *p;
-    REQUIRE(stage_open(&s) && !key_generate(&key, &err) && !hub_create(key, &hub, &err));
-    struct remote_options o = {hub, EPOCH, s.endpoint, key_public_text(s.key), s.endpoint, key_public_text(s.key)};
-    REQUIRE(!pipeline_remote_create(&o, &p, &err));
+    struct pair p;
+    REQUIRE(pair_open(&p, false));
     /* Refused, several times over: a greeting does not leave, and that breaks nothing. */
-    CHECK_INT(poll_for(p, &s, 1200, true, &err), 0);
-    CHECK(!pipeline_remote_attached(p, 0));
-    CHECK(hub_refused(s.hub) > 0);
-    stage_allow(&s, key_public_text(key));
-    CHECK_INT(poll_for(p, &s, check_patience_ms(), true, &err), 0);
-    CHECK(pipeline_remote_attached(p, 0) && pipeline_remote_attached(p, 1));
-    pipeline_destroy(p);
-    stage_close(&s);
-    hub_destroy(hub);
-    key_free(key);
+    CHECK_INT(poll_for(&p, 1200, true), 0);
+    CHECK(!pipeline_remote_attached(p.pipe, 0));
+    CHECK(hub_refused(p.stage.hub) > 0);
+    stage_allow(&p.stage, key_public_text(p.key));
+    CHECK_INT(poll_for(&p, check_patience_ms(), true), 0);
+    CHECK(attached(&p));
+    pair_close(&p);
 }
 
 static bool up_again(struct link *l)
@@ -112,30 +141,19 @@ static bool up_again(struct link *l)
 
 static void a_stage_that_came_back_unseen_is_lost(void)
 {
-    struct stage s;
-    struct node_key *key;
-    struct hub *hub;
-    struct error err = {0};
-    struct pipeline *p;
-    REQUIRE(stage_open(&s) && !key_generate(&key, &err) && !hub_create(key, &hub, &err));
-    stage_allow(&s, key_public_text(key));
-    struct remote_options o = {hub, EPOCH, s.endpoint, key_public_text(s.key), s.endpoint, key_public_text(s.key)};
-    REQUIRE(!pipeline_remote_create(&o, &p, &err));
-    REQUIRE(!poll_for(p, &s, check_patience_ms(), true, &err));
+    struct pair p;
     struct link *links[2];
-    pipeline_remote_links(p, links);
+    REQUIRE(pair_open(&p, true) && !poll_for(&p, check_patience_ms(), true));
+    pipeline_remote_links(p.pipe, links);
     CHECK(link_connections(links[0]) == 1 && link_connections(links[1]) == 1);
-    REQUIRE(stage_again(&s));
+    REQUIRE(stage_again(&p.stage));
     /* Nobody looks at the pipe until the stage is there again. */
     for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && !(up_again(links[0]) && up_again(links[1]));)
-        stage_answer(&s);
+        stage_answer(&p.stage);
     CHECK(up_again(links[0]) && up_again(links[1]));
-    CHECK_INT(poll_for(p, &s, check_patience_ms(), false, &err), ERR_LOST);
-    CHECK(pipeline_remote_lost(p) >= 0);
-    pipeline_destroy(p);
-    stage_close(&s);
-    hub_destroy(hub);
-    key_free(key);
+    CHECK_INT(poll_for(&p, check_patience_ms(), false), ERR_LOST);
+    CHECK(pipeline_remote_lost(p.pipe) >= 0);
+    pair_close(&p);
 }
 
 static const struct check_test tests[] = {

@@ -178,6 +178,30 @@ static void measured_profiles_plan_like_formulas(void)
     }
 }
 
+/* Between one token, as decoding takes it, and the smallest chunk that was measured; not on the line through larger ones,
+ * which ends at nothing. */
+static void a_short_prompt_takes_at_least_a_token(void)
+{
+    struct oracle_random r = {.state = 3};
+    struct plan_problem *p = oracle_problem(&r, 1, 1, 0, 1.5);
+    struct plan_profile *f = plan_profile_new(1, 1, 1, 2, 1);
+    REQUIRE(p && f);
+    f->batch[0] = 1;
+    f->decode[0] = 1e-3;
+    f->chunk[0] = 33;
+    f->chunk[1] = 66;
+    f->prefill[0] = 3e-3;
+    f->prefill[1] = 6e-3;
+    p->device[0].profile = f;
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 1, 0), 1e-3, 1e-12);
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 17, 0), 2e-3, 1e-12);
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 33, 0), 3e-3, 1e-12);
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 99, 0), 9e-3, 1e-12);
+    f->prefill[0] = 0.5e-3; /* cannot be: more tokens in less time */
+    CHECK_NEAR(cost_block_prefill(p, 0, 0, 17, 0), 1e-3, 1e-12);
+    plan_problem_free(p);
+}
+
 static int same_plan(const struct plan *a, const struct plan *b)
 {
     if (a->stages != b->stages)
@@ -420,6 +444,7 @@ static const struct check_test tests[] = {
     {"what-if files are strict", what_if_files_are_strict},
     {"infeasible plans show the arithmetic", infeasible_plans_show_the_arithmetic},
     {"measured profiles plan like formulas", measured_profiles_plan_like_formulas},
+    {"a short prompt takes at least a token", a_short_prompt_takes_at_least_a_token},
     {"next best is the second sequence", next_best_is_the_second_sequence},
     {"reasons are true", reasons_are_true},
     {"json has the contract keys", json_has_the_contract_keys},
