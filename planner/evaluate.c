@@ -106,12 +106,27 @@ static double shared_host(const struct plan_problem *p, const struct plan *plan,
     return most;
 }
 
-double plan_cycle(const struct plan_problem *p, const struct plan *plan, int microbatches)
+/* In which each of the workload's sequences gets a token, in micro-batches of the same size. */
+static double cycle_of(const struct plan_problem *p, const struct plan *plan, int microbatches)
 {
     double slowest;
     int batch = (p->workload.concurrency + microbatches - 1) / microbatches;
     double sum = around(p, plan, batch, &slowest);
     return fmax(microbatches * fmax(slowest, shared_host(p, plan, batch)), sum);
+}
+
+double plan_round(const struct plan_problem *p, const struct plan *plan, int microbatches)
+{
+    int small = p->workload.concurrency / microbatches, larger = p->workload.concurrency % microbatches;
+    double slowest, busy = 0, longest = 0;
+    for (int m = 0; m < microbatches; m++) {
+        int batch = small + (m < larger);
+        if (!batch)
+            break;
+        longest = fmax(longest, around(p, plan, batch, &slowest));
+        busy += fmax(slowest, shared_host(p, plan, batch));
+    }
+    return fmax(busy, longest);
 }
 
 static void predict_cycle(const struct plan_problem *p, struct plan *plan)
@@ -122,7 +137,7 @@ static void predict_cycle(const struct plan_problem *p, struct plan *plan)
         int batch = (k + m - 1) / m;
         if (m > 1 && batch == (k + m - 2) / (m - 1))
             continue; /* the same micro-batches, but more of them */
-        double cycle = plan_cycle(p, plan, m);
+        double cycle = cycle_of(p, plan, m);
         if (cycle < plan->cycle_s * (1 - 1e-12)) {
             plan->cycle_s = cycle;
             plan->microbatches = m;

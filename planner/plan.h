@@ -82,8 +82,9 @@ int plan_solve(const struct plan_problem *p, const struct plan_options *options,
 int plan_evaluate(const struct plan_problem *p, const int *order, const int *counts, int stages, struct plan *out,
                   struct error *e);
 
-/* Seconds in which every one of the workload's sequences gets a token, with so many micro-batches in flight. */
-double plan_cycle(const struct plan_problem *p, const struct plan *plan, int microbatches);
+/* Seconds in which every one of the workload's sequences gets a token, with so many micro-batches in flight as even as the
+ * scheduler makes them: for five sequences three and two, where a plan's cycle_s counts with three and three. */
+double plan_round(const struct plan_problem *p, const struct plan *plan, int microbatches);
 
 /* The best plan of one stage, if any device holds the whole model: 0, or ERR_INFEASIBLE. */
 int plan_single(const struct plan_problem *p, struct plan *out, struct error *e);

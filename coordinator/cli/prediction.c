@@ -67,7 +67,7 @@ bool prediction_for(const struct runner *r, uint32_t prompt_tokens, double conte
     if (!rc) {
         int groups = (int)runner_microbatches(r);
         groups = groups < 1 ? 1 : groups > (int)sequences ? (int)sequences : groups;
-        out->tpot_s = sequences == 1 ? again.tpot_s : plan_cycle(problem, &again, groups);
+        out->tpot_s = sequences == 1 ? again.tpot_s : plan_round(problem, &again, groups);
         out->tokens_per_s = sequences / out->tpot_s;
         out->ttft_s = again.ttft_s;
     }

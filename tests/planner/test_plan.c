@@ -417,7 +417,7 @@ static void devices_of_one_host_share_its_cores(void)
     REQUIRE(p);
     p->workload.concurrency = 2;
     REQUIRE(!plan_evaluate(p, (int[]){0, 1}, (int[]){10, 22}, 2, &apart, &e));
-    double alone = plan_cycle(p, &apart, 2);
+    double alone = plan_round(p, &apart, 2);
     for (int d = 0; d < 2; d++) {
         p->device[d].host = 7;
         p->device[d].host_cores = 4;
@@ -426,20 +426,42 @@ static void devices_of_one_host_share_its_cores(void)
     REQUIRE(!plan_evaluate(p, (int[]){0, 1}, (int[]){10, 22}, 2, &together, &e));
     double both = cost_stage_decode(p, 0, 0, 9, 1) + cost_stage_decode(p, 1, 10, 31, 1);
     CHECK(apart.cycle_s <= together.cycle_s);
-    CHECK_NEAR(plan_cycle(p, &together, 2), 2 * both, 1e-12);
+    CHECK_NEAR(plan_round(p, &together, 2), 2 * both, 1e-12);
     CHECK_NEAR(together.tpot_s, apart.tpot_s, 1e-15); /* one sequence: one after the other anyway */
     p->device[1].host = 8; /* of a machine each */
-    CHECK_NEAR(plan_cycle(p, &together, 2), alone, 1e-15);
+    CHECK_NEAR(plan_round(p, &together, 2), alone, 1e-15);
     p->device[1].host = 7;
     p->device[0].threads = p->device[1].threads = 2; /* there are enough */
-    CHECK_NEAR(plan_cycle(p, &together, 2), fmax(alone, both), 1e-12);
+    CHECK_NEAR(plan_round(p, &together, 2), fmax(alone, both), 1e-12);
     p->device[0].host_read = p->device[1].host_read = 2e9; /* but the memory is slow */
-    CHECK_NEAR(plan_cycle(p, &together, 2), 2 * (32 * 122683392.0 + 131072000) / 2e9, 1e-9);
+    CHECK_NEAR(plan_round(p, &together, 2), 2 * (32 * 122683392.0 + 131072000) / 2e9, 1e-9);
+    plan_problem_free(p);
+}
+
+/* Five sequences in two micro-batches are three and two, by hand. */
+static void a_round_counts_uneven_micro_batches(void)
+{
+    struct error e = {0};
+    struct plan_problem *p = parse(sample, &e);
+    struct plan plan;
+    REQUIRE(p);
+    p->workload.concurrency = 5;
+    REQUIRE(!plan_evaluate(p, (int[]){0, 1}, (int[]){10, 22}, 2, &plan, &e));
+    double first[4], second[4];
+    for (int b = 1; b < 4; b++) {
+        first[b] = cost_stage_decode(p, 0, 0, 9, b);
+        second[b] = cost_stage_decode(p, 1, 10, 31, b);
+    }
+    double around = first[3] + second[3] + cost_hop(p, 0, 1, 3) + cost_token_hop(p, 1, 2);
+    CHECK_NEAR(plan_round(p, &plan, 2), fmax(fmax(first[3], second[3]) + fmax(first[2], second[2]), around), 1e-12);
+    CHECK(plan_round(p, &plan, 2) < plan.cycle_s + 1e-12 || plan.microbatches != 2);
+    CHECK_NEAR(plan_round(p, &plan, 5), fmax(5 * fmax(first[1], second[1]), first[1] + second[1] + cost_hop(p, 0, 1, 1) + cost_token_hop(p, 1, 2)), 1e-12);
     plan_problem_free(p);
 }
 
 static const struct check_test tests[] = {
     {"devices of one host share its cores", devices_of_one_host_share_its_cores},
+    {"a round counts uneven micro-batches", a_round_counts_uneven_micro_batches},
     {"what-if files become problems", what_if_files_become_problems},
     {"what-if files are strict", what_if_files_are_strict},
     {"infeasible plans show the arithmetic", infeasible_plans_show_the_arithmetic},
