@@ -28,7 +28,12 @@ static uint32_t float_bytes(uint32_t type)
 /* Whether the level multiplies the file's own rows as they lie. */
 static bool as_in_file(uint32_t type)
 {
-    return is_float(type) ? !kernels->float_groups : layout_of(type) == LAYOUT_EXPANDED;
+    return is_float(type) ? !kernels->float_rows : layout_of(type) == LAYOUT_EXPANDED;
+}
+
+static size_t float_groups(uint32_t rows)
+{
+    return ((size_t)rows + kernels->float_rows - 1) / kernels->float_rows;
 }
 
 static uint32_t panels_of(uint32_t rows)
@@ -53,7 +58,7 @@ static size_t laid_out_bytes(uint32_t type, uint32_t rows, uint32_t cols)
     if (as_in_file(type))
         return rows * type_row_bytes(type, cols);
     if (is_float(type))
-        return ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS * float_group_bytes(float_bytes(type), cols);
+        return float_groups(rows) * float_group_bytes(float_bytes(type), cols);
     return panels_of(rows) * layout_panel_bytes(layout_of(type), PANEL_ROWS, cols);
 }
 
@@ -81,7 +86,7 @@ static void load_panels(void *context, size_t begin, size_t end, int thread)
     }
 }
 
-#define FLOAT_GRAIN 16u /* groups a piece */
+#define FLOAT_GRAIN 4u /* groups a piece */
 
 static void load_floats(void *context, size_t begin, size_t end, int thread)
 {
@@ -89,7 +94,8 @@ static void load_floats(void *context, size_t begin, size_t end, int thread)
     const struct matrix *m = job->m;
     uint32_t each = float_bytes(m->type);
     for (size_t g = begin; g < end; g++) {
-        uint32_t first = (uint32_t)g * FLOAT_ROWS, rows = m->rows - first < FLOAT_ROWS ? m->rows - first : FLOAT_ROWS;
+        uint32_t most = kernels->float_rows, first = (uint32_t)g * most;
+        uint32_t rows = m->rows - first < most ? m->rows - first : most;
         pack_floats(each, m->cols, job->source + first * job->row_bytes, rows,
                     (uint8_t *)m->data + g * float_group_bytes(each, m->cols));
     }
@@ -125,7 +131,7 @@ int matrix_load(struct matrix *m, struct pool *pool, uint32_t type, uint32_t row
     if (as_in_file(type))
         pool_for(pool, loaded.bytes, COPY_GRAIN, load_copy, &job);
     else if (is_float(type))
-        pool_for(pool, ((size_t)rows + FLOAT_ROWS - 1) / FLOAT_ROWS, FLOAT_GRAIN, load_floats, &job);
+        pool_for(pool, float_groups(rows), FLOAT_GRAIN, load_floats, &job);
     else
         pool_for(pool, panels_of(rows), 2, load_panels, &job);
     *m = loaded;
@@ -148,10 +154,10 @@ void matrix_row(const struct matrix *m, uint32_t row, float *out)
         return;
     }
     if (is_float(m->type)) {
-        uint32_t each = float_bytes(m->type);
-        const uint8_t *group = (const uint8_t *)m->data + row / FLOAT_ROWS * float_group_bytes(each, m->cols);
+        uint32_t each = float_bytes(m->type), high = kernels->float_rows;
+        const uint8_t *group = (const uint8_t *)m->data + row / high * float_group_bytes(each, m->cols);
         for (uint32_t c = 0; c < m->cols; c += 16)
-            dequantize_row(m->type, group + ((size_t)c * FLOAT_ROWS + row % FLOAT_ROWS * 16) * each, out + c,
+            dequantize_row(m->type, group + ((size_t)c * high + row % high * 16) * each, out + c,
                            m->cols - c < 16 ? m->cols - c : 16);
         return;
     }

@@ -230,17 +230,17 @@ static void panel_float(const struct matrix *w, uint32_t row, uint32_t rows, con
                         : w->type == TYPE_F16 ? kernels->dot_f16
                                               : kernels->dot_bf16;
     uint32_t each = w->type == TYPE_F32 ? 4 : 2;
-    size_t row_bytes = kernels->float_groups ? float_group_bytes(each, w->cols) : (size_t)each * w->cols;
+    size_t step = kernels->float_rows ? float_group_bytes(each, w->cols) : (size_t)each * w->cols;
     const uint8_t *base = w->data ? w->data : w->source;
-    base += (kernels->float_groups ? row / FLOAT_ROWS : row) * row_bytes;
+    base += (kernels->float_rows ? row / kernels->float_rows : row) * step;
     if (in->chosen) {
         for (uint32_t t = 0; t < in->count; t++)
-            dot(base, row_bytes, rows, a->x + in->chosen[t] * a->stride, a->stride, 1, a->cols, y + t * ldy, ldy);
+            dot(base, step, rows, a->x + in->chosen[t] * a->stride, a->stride, 1, a->cols, y + t * ldy, ldy);
         return;
     }
     struct tiles tiles = tiles_of(in->count, kernels->tile_tokens);
     for (uint32_t j = tile_begin; j < tile_end; j++)
-        dot(base, row_bytes, rows, a->x + tile_first(tiles, j) * a->stride, a->stride, tile_size(tiles, j), a->cols,
+        dot(base, step, rows, a->x + tile_first(tiles, j) * a->stride, a->stride, tile_size(tiles, j), a->cols,
             y + tile_first(tiles, j) * ldy, ldy);
 }
 
@@ -269,6 +269,11 @@ static void run_units(const struct linear_job *job, const struct tokens *in, siz
     for (uint32_t j = 0; j < tiles.count; j += (uint32_t)chunk) {
         uint32_t tile_end = j + chunk < tiles.count ? j + (uint32_t)chunk : tiles.count;
         size_t u = begin;
+        if (is_float(w->type) && tiles.count == 1 && !in->chosen) {
+            size_t row = begin * unit_rows(), last = end * unit_rows() < w->rows ? end * unit_rows() : w->rows;
+            panel_float(w, (uint32_t)row, (uint32_t)(last - row), in, 0, 1, job->y + row, job->ldy);
+            continue;
+        }
         if (layout != LAYOUT_EXPANDED && in->count <= kernels->run_tokens[layout])
             u += panels_streamed(job->w, layout, begin, end, in, job->y, job->ldy);
         for (; u < end; u++) {

@@ -426,14 +426,14 @@ void unpack_block(enum layout layout, uint32_t wide, const uint8_t *block, uint3
 
 size_t float_group_bytes(uint32_t each, uint32_t cols)
 {
-    return (size_t)FLOAT_ROWS * ((cols + 15) / 16 * 16) * each;
+    return (size_t)kernels->float_rows * ((cols + 15) / 16 * 16) * each;
 }
 
 void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group)
 {
     size_t row_bytes = (size_t)cols * each;
     for (uint32_t i = 0; i < cols; i += 16)
-        for (uint32_t r = 0; r < FLOAT_ROWS; r++, group += 16 * each) {
+        for (uint32_t r = 0; r < kernels->float_rows; r++, group += 16 * each) {
             size_t bytes = r < rows ? (cols - i < 16 ? cols - i : 16) * each : 0;
             if (bytes)
                 memcpy(group, source + r * row_bytes + i * each, bytes);

@@ -46,9 +46,8 @@ enum layout {
     LAYOUT_COUNT
 };
 
-/* Float matrices: groups of FLOAT_ROWS rows; within a group, 16 columns of each row in turn (the last filled up with
- * zeros), then the next 16. */
-#define FLOAT_ROWS 4u
+/* Float matrices: groups of table->float_rows rows; within a group, 16 columns of each row in turn (the last filled up
+ * with zeros), then the next 16. */
 
 /* 32 columns of 16 rows in the expanded layout. q is xor table->flip (for unsigned-by-signed dot instructions). */
 struct panel32 {
@@ -81,8 +80,8 @@ typedef void kernel_panel(const struct panel_run *run);
 /* One panel of the expanded layout, where the type's shape is an argument; acc as above. */
 typedef void kernel_expanded(const struct panel32 *panel, const struct act_block *a, uint32_t blocks, uint32_t tokens,
                              int groups, bool offset, float *acc);
-/* y[t·ldy + r] = dot16(w_r, x_t) for rows ≤ 16, tokens ≤ tile_tokens. With float_groups, w is groups of FLOAT_ROWS rows
- * `w_step` bytes apart; else rows of the file `w_step` bytes apart, at any address. */
+/* y[t·ldy + r] = dot16(w_r, x_t) for tokens ≤ tile_tokens. With float_rows, w is groups of so many rows `w_step` bytes
+ * apart; else rows of the file `w_step` bytes apart, at any address. */
 typedef void kernel_float(const void *w, size_t w_step, uint32_t rows, const float *x, size_t stride, uint32_t tokens,
                           uint32_t cols, float *y, size_t ldy);
 
@@ -100,7 +99,7 @@ typedef void kernel_values(const void *v, const void *next, uint32_t v_dim, cons
 struct kernel_table {
     const char *name;
     uint8_t flip;         /* xor of stored int8 quants */
-    bool float_groups;    /* float matrices lie in groups of rows, so that several rows make one stream */
+    uint32_t float_rows;  /* float matrices lie in groups of so many rows, one stream each; 0: as in the file */
     bool pairs;           /* panels lie and are multiplied two at a time */
     uint32_t tile_tokens; /* of a full tile: so many tokens' records of a block lie side by side */
     uint32_t run_tokens[LAYOUT_COUNT]; /* of those it has panels for: most tokens that are multiplied at a time */
@@ -154,7 +153,7 @@ void kernels_fill_scalar(struct kernel_table *table);
 void kernels_fill_scalar_vector(struct kernel_table *table);
 void kernels_fill_scalar_attention(struct kernel_table *table);
 
-/* pack.c: bytes of a group of float rows of `each` bytes a value, and laying one out of `rows` (≤ FLOAT_ROWS) rows. */
+/* pack.c: bytes of a group of float rows of `each` bytes a value, and laying one out of `rows` (≤ float_rows) rows. */
 size_t float_group_bytes(uint32_t each, uint32_t cols);
 void pack_floats(uint32_t each, uint32_t cols, const uint8_t *source, uint32_t rows, uint8_t *group);
 

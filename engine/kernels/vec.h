@@ -74,6 +74,23 @@ INLINE float v_tree(vf a)
     __m128 l2 = _mm_add_ps(l4, _mm_movehl_ps(l4, l4));
     return _mm_cvtss_f32(_mm_add_ss(l2, _mm_movehdup_ps(l2)));
 }
+/* Sixteen trees at once, each as v_tree does it: lane r of the result is that of x[r]. */
+INLINE vf v_tree16(const vf x[16])
+{
+    vf l8[8], l4[4], l2[2];
+    for (int i = 0; i < 8; i++) /* two rows side by side */
+        l8[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x44),
+                              _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xee));
+    for (int i = 0; i < 4; i++) /* four */
+        l4[i] = _mm512_add_ps(_mm512_shuffle_f32x4(l8[2 * i], l8[2 * i + 1], 0x88),
+                              _mm512_shuffle_f32x4(l8[2 * i], l8[2 * i + 1], 0xdd));
+    for (int i = 0; i < 2; i++)
+        l2[i] = _mm512_add_ps(_mm512_shuffle_ps(l4[2 * i], l4[2 * i + 1], 0x44),
+                              _mm512_shuffle_ps(l4[2 * i], l4[2 * i + 1], 0xee));
+    vf l1 = _mm512_add_ps(_mm512_shuffle_ps(l2[0], l2[1], 0x88), _mm512_shuffle_ps(l2[0], l2[1], 0xdd));
+    /* rows 0, 4, 8, 12, 1, 5, … */
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), l1);
+}
 INLINE float v_highest(vf a) { return _mm512_reduce_max_ps(a); }
 
 #elif defined(__AVX2__)
