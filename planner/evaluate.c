@@ -106,27 +106,30 @@ static double shared_host(const struct plan_problem *p, const struct plan *plan,
     return most;
 }
 
+/* How long one micro-batch keeps the busiest stage, link or host; *through: its way through all of them. */
+static double busiest(const struct plan_problem *p, const struct plan *plan, int batch, double *through)
+{
+    double slowest;
+    *through = around(p, plan, batch, &slowest);
+    return fmax(slowest, shared_host(p, plan, batch));
+}
+
 /* In which each of the workload's sequences gets a token, in micro-batches of the same size. */
 static double cycle_of(const struct plan_problem *p, const struct plan *plan, int microbatches)
 {
-    double slowest;
-    int batch = (p->workload.concurrency + microbatches - 1) / microbatches;
-    double sum = around(p, plan, batch, &slowest);
-    return fmax(microbatches * fmax(slowest, shared_host(p, plan, batch)), sum);
+    double through, busy = busiest(p, plan, (p->workload.concurrency + microbatches - 1) / microbatches, &through);
+    return fmax(microbatches * busy, through);
 }
 
 double plan_round(const struct plan_problem *p, const struct plan *plan, int microbatches)
 {
     int small = p->workload.concurrency / microbatches, larger = p->workload.concurrency % microbatches;
-    double slowest, busy = 0, longest = 0;
-    for (int m = 0; m < microbatches; m++) {
-        int batch = small + (m < larger);
-        if (!batch)
-            break;
-        longest = fmax(longest, around(p, plan, batch, &slowest));
-        busy += fmax(slowest, shared_host(p, plan, batch));
-    }
-    return fmax(busy, longest);
+    double few = 0, more = 0, busy = 0;
+    if (small)
+        busy += (microbatches - larger) * busiest(p, plan, small, &few);
+    if (larger)
+        busy += larger * busiest(p, plan, small + 1, &more);
+    return fmax(busy, fmax(few, more));
 }
 
 static void predict_cycle(const struct plan_problem *p, struct plan *plan)
