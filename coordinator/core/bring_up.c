@@ -10,6 +10,8 @@
 #include "coordinator/core/pipeline_local.h"
 #include "coordinator/core/runner_state.h"
 
+#define OWN_LOST_US INT64_C(2000000) /* the silence of loopback workers, which share the cores of this machine */
+
 /* ---- In this process --------------------------------------------------------------------------------------------- */
 
 static void pass_progress(void *context, const char *what, uint64_t done, uint64_t total)
@@ -171,7 +173,7 @@ static int create_cluster(struct runner *r, const struct cluster_node_options *n
         .profile = true,
         .alike = r->spawn != NULL,
         .heartbeat_us = r->config ? r->config->heartbeat_us : CONFIG_HEARTBEAT_US,
-        .lost_us = r->config ? r->config->lost_us : 2 * CONFIG_LOST_US, /* ours share this machine's cores */
+        .lost_us = r->config ? r->config->lost_us : OWN_LOST_US,
         .recover = !r->o.no_recovery && (!r->config || r->config->recover),
         .stay = r->o.stay && r->config, /* workers of our own do not come back: whoever serves starts new ones */
         .rejoin_us = r->o.rejoin_given ? (int64_t)(r->o.rejoin_seconds * 1e6) : r->config ? r->config->rejoin_us : 0,

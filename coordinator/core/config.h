@@ -8,7 +8,7 @@
  *     kv: {type: f16, tokens: 16384}
  *     activations: auto                       # f32 | f16 | bf16 | q8 | auto
  *     deterministic: true
- *     heartbeat: {interval: 200ms, lost: 1s}
+ *     heartbeat: {interval: 200ms, lost: 800ms}
  *     recovery: {enabled: true, rejoin: 30s, keep: 64M} # after a loss: go on with the others; wait so long for one that is
  *                                             # needed; a stage keeps so much of what it sent on, to send it again
  *     rebalance: {enabled: true, hold: 30s, apart: 5m, judge: 30s}  # blocks move by themselves: a gain that lasts, how
@@ -29,7 +29,7 @@
 #define CONFIG_NODES_MAX 256
 #define CONFIG_LINKS_MAX 65536
 #define CONFIG_HEARTBEAT_US 200000
-#define CONFIG_LOST_US 1000000
+#define CONFIG_LOST_US 800000 /* and the interval before: within a second */
 #define CONFIG_REJOIN_US 30000000
 #define CONFIG_KEEP_BYTES (UINT64_C(64) << 20)
 #define CONFIG_REBALANCE_HOLD_US 30000000

@@ -409,6 +409,14 @@ bool scheduler_busy(const struct scheduler *s)
     return s->queued || s->running_count;
 }
 
+uint32_t scheduler_widest(const struct scheduler *s)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < s->sent_count; i++)
+        most = s->sent[i].tokens > most ? s->sent[i].tokens : most;
+    return most;
+}
+
 int64_t scheduler_oldest(const struct scheduler *s)
 {
     return s->sent_count ? s->sent[0].built_us : 0;

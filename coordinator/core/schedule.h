@@ -112,6 +112,8 @@ struct scheduler_counts {
 };
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out);
 bool scheduler_busy(const struct scheduler *s);
+/* Rows of the largest micro-batch under way; 0 when none is. */
+uint32_t scheduler_widest(const struct scheduler *s);
 /* When the oldest micro-batch under way was built; 0 when none is. */
 int64_t scheduler_oldest(const struct scheduler *s);
 

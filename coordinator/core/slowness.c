@@ -10,7 +10,7 @@
 #define SLOW_RATIO 3.0             /* over the plan, and over the stage that is least over it */
 #define WELL_RATIO 2.0             /* below it a slow one is well again */
 #define SLOW_SECONDS 0.005         /* what takes less is not worth a word */
-#define BUSY_SECONDS 1.0
+#define BUSY_SECONDS 0.3           /* a heartbeat looks five times a second: what takes half a second is not missed */
 
 enum slowness_verdict slowness_judge(const struct slowness *stages, uint32_t count, uint32_t stage)
 {
@@ -36,7 +36,7 @@ static void tell(const struct cluster_node *n, const struct slowness *s, bool sl
         log_warn("worker \"%s\" is no longer slow: blocks %u-%u take %.1f ms", n->name, n->first_block, n->last_block,
                  s->seconds * 1e3);
     else if (s->busy_seconds > BUSY_SECONDS)
-        log_warn("worker \"%s\" is slow: blocks %u-%u have been at one micro-batch for %.1f s, at most %.2f s was expected; "
+        log_warn("worker \"%s\" is slow: blocks %u-%u have been at one micro-batch for %.2f s, at most %.2f s was expected; "
                  "it answers", n->name, n->first_block, n->last_block, s->busy_seconds, s->longest_seconds);
     else
         log_warn("worker \"%s\" is slow: blocks %u-%u take %.1f ms, %.1f times what was expected; it answers", n->name,
@@ -56,15 +56,19 @@ void slowness_look(struct runner *r, int64_t now_us)
         return;
     r->slowness_at = now_us + LOOK_EVERY_US;
     stage_meter_since(r->meter, now_us - LATELY_US, seen);
-    uint32_t chunks = (r->o.prompt_tokens + r->o.chunk_tokens - 1) / r->o.chunk_tokens;
+    uint32_t widest = scheduler_widest(r->scheduler);
+    if (widest >= r->slowness_widest || now_us - r->slowness_widest_at > LATELY_US) { /* a heartbeat tells of the past */
+        r->slowness_widest = widest;
+        r->slowness_widest_at = now_us;
+    }
+    double prompts = r->o.prompt_tokens ? (double)r->slowness_widest / r->o.prompt_tokens : 0;
     for (uint32_t s = 0; s < stages; s++) {
         const struct control_message *beat = &cluster_node_at(r->cluster, r->layout.stage[s].node)->heartbeat;
-        double chunk = r->plan.stage[s].prefill_s / (chunks ? chunks : 1);
         stage[s] = (struct slowness){
             .expected_seconds = planning_expected(r->problem, &r->plan, s, &seen[s]),
-            .seconds = seen[s].decode_seconds,
+            .seconds = stage_meter_typical(r->meter, s, now_us - LATELY_US),
             .seen = seen[s].decodes,
-            .longest_seconds = chunk > r->plan.stage[s].decode_s ? chunk : r->plan.stage[s].decode_s,
+            .longest_seconds = r->plan.stage[s].decode_s + prompts * r->plan.stage[s].prefill_s,
             .busy_seconds =
                 beat->kind == CONTROL_HEARTBEAT_REPLY ? (double)beat->u.heartbeat_reply.busy_for_us / 1e6 : 0,
         };

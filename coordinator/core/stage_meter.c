@@ -130,6 +130,23 @@ static double mean(const double *ring, uint32_t count)
     return n ? sum / n : 0;
 }
 
+double stage_meter_typical(const struct stage_meter *m, uint32_t stage, int64_t since_us)
+{
+    const struct stage_row *row = &m->rows[stage];
+    double sorted[KEPT], all = 0;
+    uint32_t n = 0, kept = row->decode_count < KEPT ? row->decode_count : KEPT;
+    for (uint32_t i = 0; i < kept; i++)
+        if (row->at_us[i] >= since_us)
+            all += sorted[n++] = row->decode[i];
+    if (n < 2)
+        return 0;
+    qsort(sorted, n, sizeof *sorted, by_size);
+    uint32_t at = n - 2;
+    for (double longer = sorted[n - 1] + sorted[at]; longer < all / 2; longer += sorted[at])
+        at--;
+    return sorted[at];
+}
+
 void stage_meter_since(const struct stage_meter *m, int64_t since_us, struct runner_stage *out)
 {
     for (uint32_t s = 0; s < m->stages; s++) {

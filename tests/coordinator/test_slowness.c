@@ -2,6 +2,7 @@
 #include "tests/check.h"
 
 #include "coordinator/core/slowness.h"
+#include "coordinator/core/stage_meter.h"
 
 /* A stage that takes `times` times what was planned: 10 ms. */
 static struct slowness stage(double times)
@@ -55,15 +56,51 @@ static void little_is_known(void)
 static void a_micro_batch_that_does_not_end(void)
 {
     struct slowness s[] = {{.longest_seconds = 0.1}, {.longest_seconds = 0.1}};
-    s[1].busy_seconds = 0.9;
+    s[1].busy_seconds = 0.25;
+    s[1].longest_seconds = 0.01;
     CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
-    s[1].busy_seconds = 1.1;
+    s[1].busy_seconds = 0.35;
     CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_YES);
     CHECK_INT(slowness_judge(s, 2, 0), SLOWNESS_UNKNOWN);
+    s[1].longest_seconds = 0.2; /* three times as long may yet be */
+    CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
     s[1].longest_seconds = 5; /* a slow board with a long prompt */
     CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_UNKNOWN);
     s[1].busy_seconds = 15.1;
     CHECK_INT(slowness_judge(s, 2, 1), SLOWNESS_YES);
+}
+
+/* One decoding micro-batch of one stage that took so long, and whose result comes then. */
+static void came(struct stage_meter *m, uint64_t id, int64_t at_us, double seconds)
+{
+    struct frame_span span = {.first = 100, .count = 1};
+    struct frame_work work = {.microbatch = id, .span_count = 1, .spans = &span, .tokens = 1};
+    struct frame_trace trace = {.started_us = 1000, .received_us = 1000, .finished_us = 1000 + (uint64_t)(seconds * 1e6)};
+    stage_meter_sent(m, &work, at_us - (int64_t)(seconds * 1e6));
+    stage_meter_result(m, &(struct frame_result){.microbatch = id, .trace_count = 1, .trace = &trace}, at_us);
+}
+
+static void what_takes_the_time_counts(void)
+{
+    struct stage_meter *m = NULL;
+    uint64_t id = 1;
+    REQUIRE(!stage_meter_create(1, &m, NULL));
+    CHECK_NEAR(stage_meter_typical(m, 0, 0), 0, 0);
+    for (int i = 0; i < 60; i++)
+        came(m, id++, 10000 * (i + 1), 0.002);
+    CHECK_NEAR(stage_meter_typical(m, 0, 0), 0.002, 1e-9);
+    came(m, id++, 800000, 0.2); /* one alone may be an accident */
+    CHECK_NEAR(stage_meter_typical(m, 0, 0), 0.002, 1e-9);
+    came(m, id++, 1000000, 0.2); /* two say so, though most of those that came were short */
+    CHECK_NEAR(stage_meter_typical(m, 0, 0), 0.2, 1e-9);
+    struct runner_stage seen;
+    stage_meter_since(m, 0, &seen);
+    CHECK_NEAR(seen.decode_seconds, 0.002, 1e-9);
+    for (int i = 0; i < 10; i++)
+        came(m, id++, 2000000 + 10000 * i, 0.002);
+    CHECK_NEAR(stage_meter_typical(m, 0, 2000000), 0.002, 1e-9); /* that was before */
+    CHECK_NEAR(stage_meter_typical(m, 0, 2090000), 0, 0);        /* one only */
+    stage_meter_destroy(m);
 }
 
 static const struct check_test tests[] = {
@@ -73,6 +110,7 @@ static const struct check_test tests[] = {
     {"microseconds do not matter", microseconds_do_not_matter},
     {"little is known", little_is_known},
     {"a micro-batch that does not end", a_micro_batch_that_does_not_end},
+    {"what takes the time counts", what_takes_the_time_counts},
 };
 
 int main(int argc, char **argv)

@@ -298,9 +298,11 @@ class Worker:
 
 
 class Cluster:
-    """A coordinator key, workers, and their cluster.yaml. `alike`: the workers are planned as boards of one kind."""
+    """A coordinator key, workers, and their cluster.yaml. `alike`: the workers are planned as boards of one kind.
+    `heartbeat`: its line there; a machine that runs four tests at once keeps a worker waiting for longer than a board does."""
 
-    def __init__(self, count=3, extra="", worker_args=(), env=None, alike=False):
+    def __init__(self, count=3, extra="", worker_args=(), env=None, alike=False, heartbeat="heartbeat: {lost: 1s}\n"):
+        self.heartbeat = heartbeat
         self.folder = temporary_folder()
         self.public_key = keygen(os.path.join(self.folder, "coordinator.key"))
         self.config = os.path.join(self.folder, "cluster.yaml")
@@ -323,7 +325,7 @@ class Cluster:
             f.write("version: 1\ncoordinator:\n  key: coordinator.key\nnodes:\n")
             for name, endpoint, key in nodes or [(w.name, w.endpoint, w.public_key) for w in self.workers]:
                 f.write(f'  - name: {name}\n    endpoint: {endpoint}\n    public_key: "{key}"\n')
-            f.write(extra)
+            f.write(self.heartbeat + extra)
 
     def stop(self):
         for worker in self.workers:

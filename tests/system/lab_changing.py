@@ -7,8 +7,8 @@ from lab import Cluster, Worker
 class Changing:
     """A cluster of workers that are alike and take `factor` times as long, until told otherwise."""
 
-    def __init__(self, count, factor, extra):
-        self.cluster = Cluster(0)
+    def __init__(self, count, factor, extra, **options):
+        self.cluster = Cluster(0, **options)
         for i in range(count):
             self.set(i, factor)
             self.cluster.workers.append(Worker(self.cluster.folder, f"w{i}", [self.cluster.public_key],
