@@ -1,5 +1,5 @@
-/* Sources of power and energy, and their integral over time. The meter's thread samples; values are guarded by its
- * lock. */
+/* Sources of power and energy, and their integral over time. The meter's thread samples, and so does
+ * whoever reads; values are guarded by its lock. */
 #include "base/energy.h"
 
 #include <errno.h>
@@ -19,6 +19,7 @@
 #define DOMAINS_MAX 16
 #define SAMPLE_MS 200
 #define SAMPLE_SLOW_MS 1000      /* where a program has to be asked */
+#define WATTS_US 100000          /* counters are watts over this time at least */
 #define GAP_US INT64_C(10000000) /* a longer pause between samples counts for no more than this */
 
 enum source_kind { SOURCE_NONE, SOURCE_COUNTERS, SOURCE_POWER, SOURCE_VOLT_AMPERE, SOURCE_PMIC };
@@ -36,8 +37,9 @@ struct energy_meter {
     size_t counter_count;
     char power_path[512];                  /* microwatts */
     char volt_path[512], ampere_path[512]; /* millivolts, milliamperes */
-    int64_t sampled_us;
     pthread_mutex_t lock; /* what follows */
+    int64_t sampled_us, watts_us; /* the last sample; the one since which watts are counted, and joules then */
+    double watts_joules;
     pthread_cond_t wake;
     bool threaded, stop;
     pthread_t thread;
@@ -280,27 +282,39 @@ static bool power_now(const struct energy_meter *m, double *watts)
     }
 }
 
+/* The counters' joules are exact over any time; their watts need a while. Under the lock. */
+static void add_counted(struct energy_meter *m, int64_t now_us)
+{
+    m->reading.joules += count_up(m);
+    if (!m->watts_us || now_us - m->watts_us >= WATTS_US) {
+        if (m->watts_us)
+            m->reading.watts = (m->reading.joules - m->watts_joules) / ((double)(now_us - m->watts_us) * 1e-6);
+        m->watts_us = now_us;
+        m->watts_joules = m->reading.joules;
+    }
+}
+
+/* The power is taken to have held since the sample before. Under the lock. */
+static void add_power(struct energy_meter *m, double watts, int64_t now_us)
+{
+    int64_t passed = m->sampled_us && now_us > m->sampled_us ? now_us - m->sampled_us : 0;
+    m->reading.joules += watts * (double)(passed > GAP_US ? GAP_US : passed) * 1e-6;
+    m->reading.watts = watts;
+}
+
 void energy_sample(struct energy_meter *m, int64_t now_us)
 {
-    double watts = 0, joules = 0;
-    int64_t passed = m->sampled_us ? now_us - m->sampled_us : 0;
-    double seconds = (double)(passed > GAP_US ? GAP_US : passed) * 1e-6;
-    bool good = true;
+    double watts = 0;
+    bool asked = m->kind == SOURCE_PMIC, good = asked && power_now(m, &watts); /* a program: nobody waits for it */
     if (m->kind == SOURCE_NONE)
         return;
-    if (m->kind == SOURCE_COUNTERS) {
-        joules = count_up(m);
-        watts = passed > 0 ? joules / ((double)passed * 1e-6) : 0;
-    } else {
-        good = power_now(m, &watts) && watts >= 0;
-        joules = good ? watts * seconds : 0;
-    }
-    m->sampled_us = now_us;
     pthread_mutex_lock(&m->lock);
-    if (good) {
-        m->reading.joules += joules;
-        m->reading.watts = watts;
-    }
+    if (m->kind == SOURCE_COUNTERS)
+        add_counted(m, now_us);
+    else if ((asked ? good : power_now(m, &watts)) && watts >= 0)
+        add_power(m, watts, now_us);
+    if (now_us > m->sampled_us)
+        m->sampled_us = now_us;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -352,6 +366,8 @@ void energy_read(struct energy_meter *m, struct energy_reading *out)
     *out = (struct energy_reading){.source = "no meter"};
     if (!m)
         return;
+    if (m->threaded && m->kind != SOURCE_PMIC)
+        energy_sample(m, clock_us());
     pthread_mutex_lock(&m->lock);
     *out = m->reading;
     pthread_mutex_unlock(&m->lock);

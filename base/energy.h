@@ -2,7 +2,8 @@
  * Raspberry Pi 5's power chip, or the processor's own counters (RAPL). One of them is chosen, the one that sees most of
  * the board, so nothing is counted twice. Where there is none, it is not measured, and the reading says why.
  *
- * A meter has a thread of its own, which samples; any thread may read. */
+ * A meter has a thread of its own, which samples; any thread may read. What it reads is up to this moment, except where a
+ * program has to be asked (a Pi 5's power chip: up to a second old). */
 #ifndef BRIGADE_BASE_ENERGY_H
 #define BRIGADE_BASE_ENERGY_H
 
@@ -16,7 +17,7 @@
 struct energy_reading {
     bool measured;
     double joules;                   /* since the meter was opened */
-    double watts;                    /* over the last sample */
+    double watts;                    /* by the last sample; of counters, over the last tenth of a second or more */
     char source[ENERGY_SOURCE_TEXT]; /* "INA3221 VDD_IN"; or why it is not measured */
 };
 

@@ -207,6 +207,13 @@ static void a_thread_samples(void)
         energy_read(m, &r);
     } while (r.joules <= 0 && clock_ms() < end);
     CHECK(r.joules > 0);
+    for (int i = 0; i < 20; i++) { /* what is read is up to now, not to the thread's last sample */
+        struct energy_reading later;
+        usleep(1000);
+        energy_read(m, &later);
+        CHECK(later.joules >= r.joules + 0.004);
+        r = later;
+    }
     energy_close(m);
     tree_close(root);
 }
