@@ -125,16 +125,22 @@ static double best_rate(double *step_us, uint32_t steps, uint32_t batch)
 
 static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt, struct error *err)
 {
-    double rates[64], joules;
+    double rates[64], joules = 0;
     struct runner_energy before, after;
     uint32_t steps = 0, most = row->prefill ? 0 : row->tokens * (uint32_t)repeat;
     double *step_us = most ? mem_zalloc(most, sizeof *step_us) : NULL;
     int rc = most && !step_us ? error_set(err, ERR_NOMEM, "out of memory") : 0;
-    energy_now(r, &before);
     for (int i = 0; i < repeat && !rc; i++) {
         struct lap lap = {.step_us = step_us, .steps = steps, .steps_most = most};
         uint32_t prompt = row->prefill ? row->tokens : row->context, generate = row->prefill ? 1 : row->tokens + 1;
-        rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
+        if (!row->prefill && row->context > KV_PAGE_TOKENS) /* its whole pages are cached: all begin to decode together */
+            rc = run_lap(r, row->context, 1, row->batch, *salt, &(struct lap){0}, err);
+        energy_now(r, &before);
+        if (!rc)
+            rc = run_lap(r, prompt, generate, row->batch, *salt, &lap, err);
+        energy_now(r, &after);
+        double spent = energy_between(&before, &after);
+        joules = joules < 0 || spent < 0 ? -1 : joules + spent;
         *salt += row->batch;
         steps = lap.steps;
         double seconds = row->prefill ? 1e-6 * (double)(lap.all_first_us - lap.started_us) : lap.step_seconds;
@@ -145,8 +151,6 @@ static int measure(struct runner *r, struct row *row, int repeat, uint64_t *salt
     double context = row->context + row->tokens / 2.0;
     if (!rc && prediction_for(r, row->prefill ? row->tokens : row->context, context, row->batch, &p))
         row->predicted = row->prefill ? row->tokens / p.ttft_s : p.tokens_per_s;
-    energy_now(r, &after);
-    joules = energy_between(&before, &after);
     row->joules_per_token = joules > 0 ? joules / ((double)row->tokens * row->batch * repeat) : -1;
     if (!rc) {
         qsort(rates, (size_t)repeat, sizeof *rates, by_value);
