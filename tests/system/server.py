@@ -101,13 +101,18 @@ class Server:
             assert word in error["message"], (word, error)
         return error
 
-    def events(self, path, body):
-        """The events of a stream as objects; the last must be [DONE]."""
+    def events(self, path, body, times=None):
+        """The events of a stream as objects; the last must be [DONE]. `times` takes when each came."""
         connection = self.connect()
         try:
             connection.request("POST", path, json.dumps({**body, "stream": True}))
             reply = connection.getresponse()
-            data = reply.read().decode()
+            lines = []
+            for line in reply:
+                lines.append(line.decode())
+                if times is not None and line.startswith(b"data: "):
+                    times.append(time.monotonic())
+            data = "".join(lines)
             assert reply.status == 200, (reply.status, data)
             assert reply.headers["Content-Type"].startswith("text/event-stream")
         finally:
