@@ -43,6 +43,19 @@ static void tell(const struct cluster_node *n, const struct slowness *s, bool sl
                  n->first_block, n->last_block, s->seconds * 1e3, s->seconds / s->expected_seconds);
 }
 
+/* Rows of the largest micro-batch that was under way within the last second at least: heartbeats tell of the past. */
+static uint32_t widest_lately(struct runner *r, int64_t now_us)
+{
+    uint32_t *widest = r->slowness_widest, now = scheduler_widest(r->scheduler);
+    if (now_us - r->slowness_widest_at > LATELY_US) {
+        widest[1] = widest[0];
+        widest[0] = 0;
+        r->slowness_widest_at = now_us;
+    }
+    widest[0] = now > widest[0] ? now : widest[0];
+    return widest[0] > widest[1] ? widest[0] : widest[1];
+}
+
 void slowness_look(struct runner *r, int64_t now_us)
 {
     struct runner_stage seen[PLAN_MAX_DEVICES];
@@ -56,12 +69,7 @@ void slowness_look(struct runner *r, int64_t now_us)
         return;
     r->slowness_at = now_us + LOOK_EVERY_US;
     stage_meter_since(r->meter, now_us - LATELY_US, seen);
-    uint32_t widest = scheduler_widest(r->scheduler);
-    if (widest >= r->slowness_widest || now_us - r->slowness_widest_at > LATELY_US) { /* a heartbeat tells of the past */
-        r->slowness_widest = widest;
-        r->slowness_widest_at = now_us;
-    }
-    double prompts = r->o.prompt_tokens ? (double)r->slowness_widest / r->o.prompt_tokens : 0;
+    double prompts = r->o.prompt_tokens ? (double)widest_lately(r, now_us) / r->o.prompt_tokens : 0;
     for (uint32_t s = 0; s < stages; s++) {
         const struct control_message *beat = &cluster_node_at(r->cluster, r->layout.stage[s].node)->heartbeat;
         stage[s] = (struct slowness){

@@ -15,6 +15,7 @@ import re
 import socket
 import statistics
 import subprocess
+import sys
 import threading
 import time
 
@@ -198,9 +199,11 @@ def main():
     p.add_argument("--seconds", type=float, default=6, help="of a window without a prompt, or of measured work")
     p.add_argument("--longest", type=float, default=600, help="seconds of a window with a prompt; then it is hung up")
     p.add_argument("what", choices=["beside", "whole", "again", "busy"])
-    p.add_argument("serve", nargs="*")
-    o = p.parse_args()
-    server = Server(o.build, o.model, o.serve)
+    ours, serve = sys.argv[1:], []
+    if "--" in ours:
+        ours, serve = ours[:ours.index("--")], ours[ours.index("--") + 1:]
+    o = p.parse_args(ours)
+    server = Server(o.build, o.model, serve)
     try:
         globals()[o.what](server, random.Random(11), o)
     finally:
