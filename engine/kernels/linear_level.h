@@ -362,6 +362,20 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_
     }
 }
 
+/* A core asks memory for what it finds in the few hundred instructions that it looks ahead, so whoever has little to
+ * compute must not spend them on the loop. One token of whole bytes: nothing to fetch, and of the run a copy that no
+ * store can change, or every block would read it again. */
+INLINE void panel_few(enum layout l, const uint32_t panels, const struct panel_run *run, const uint32_t T)
+{
+    if (T == 1 && in_bytes(l) && !run->fetch.step) {
+        struct panel_run own = *run;
+        own.fetch = (struct fetch){0};
+        panel_tile(l, panels, &own, T);
+    } else {
+        panel_tile(l, panels, run, T);
+    }
+}
+
 /* The expanded layout: the type's shape comes as arguments, alike for all blocks. */
 INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, uint32_t blocks, const uint32_t T,
                           int groups, bool offset, float *out)
@@ -416,9 +430,9 @@ INLINE void expanded_tile(const struct panel32 *p, const struct act_block *a, ui
 #define FOR_TOKENS FOR_FEW
 #endif
 
-#define ONE_PANEL(T) panel_tile(layout, 1, run, T)
+#define ONE_PANEL(T) panel_few(layout, 1, run, T)
 #ifdef PANEL_PAIRS
-#define TWO_PANELS(T) panel_tile(layout, 2, run, T)
+#define TWO_PANELS(T) panel_few(layout, 2, run, T)
 #define HAS_PAIRS true
 #else
 #define TWO_PANELS(T) ONE_PANEL(T)
