@@ -154,8 +154,8 @@ static uint32_t unit_rows(void)
 }
 
 /* Whole units of a packed type against one tile: one stream of memory and one call, which the core's own prefetching
- * follows best when left alone; only where arithmetic takes longer than memory does fetching ahead help. Returns how
- * many. */
+ * follows best when left nearly alone; only where arithmetic takes longer than memory does fetching all of it ahead
+ * help. Returns how many. */
 static size_t panels_streamed(const struct matrix *w, enum layout layout, size_t begin, size_t end,
                               const struct tokens *in, float *y, size_t ldy)
 {
