@@ -264,6 +264,12 @@ double planning_expected(const struct plan_problem *p, const struct plan *plan, 
     return low + (part > 0 ? part : 0) * (high - low) - p->device[s->device].overhead_s;
 }
 
+double planning_expected_of(const struct plan_problem *p, const struct plan *plan, uint32_t stage, uint32_t rows, uint32_t past)
+{
+    const struct plan_stage *s = &plan->stage[stage];
+    return cost_stage_chunk(p, s->device, s->first_block, s->last_block, rows ? rows : 1, past, true);
+}
+
 double planning_correct(double before, const struct runner_stage *measured, double expected)
 {
     double now = before > 0 ? before : 1, ratio = expected > 0 ? measured->decode_seconds / expected : 1;

@@ -60,6 +60,9 @@ int planning_in_order(const struct plan_problem *p, const int *order, uint32_t s
 double planning_expected(const struct plan_problem *p, const struct plan *plan, uint32_t stage,
                          const struct runner_stage *measured);
 
+/* What a plan expects of a micro-batch of so many rows (1 at least) that look back on `past` positions. */
+double planning_expected_of(const struct plan_problem *p, const struct plan *plan, uint32_t stage, uint32_t rows, uint32_t past);
+
 /* Clocks change: the correction of a node's profile, from the one its plan was made with, after its stage was seen to take
  * `measured` where `expected` was. Few micro-batches, or a difference that may be chance, change nothing; nobody becomes
  * more than 32 times slower or 4 times faster than it was measured. */

@@ -100,7 +100,7 @@ struct runner {
     struct rebalance rebalance;
     int64_t rebalance_at;             /* when to look again */
     int64_t slowness_at;              /* the same, for stages that crawl */
-    uint32_t slowness_widest[2];      /* rows of the largest micro-batch under way: in this second, and in the one before */
+    struct scheduler_extent slowness_widest[2]; /* what was under way at most: in this second, and in the one before */
     int64_t slowness_widest_at;       /* when this one began */
     char asked_move[160];             /* a person's wish to plan again, for the log; "" none */
     struct error failure;             /* code 0 while all is well */

@@ -409,11 +409,15 @@ bool scheduler_busy(const struct scheduler *s)
     return s->queued || s->running_count;
 }
 
-uint32_t scheduler_widest(const struct scheduler *s)
+struct scheduler_extent scheduler_widest(const struct scheduler *s)
 {
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < s->sent_count; i++)
-        most = s->sent[i].tokens > most ? s->sent[i].tokens : most;
+    struct scheduler_extent most = {0};
+    for (uint32_t i = 0; i < s->sent_count; i++) {
+        const struct sent_batch *batch = &s->sent[i];
+        most.rows = batch->tokens > most.rows ? batch->tokens : most.rows;
+        for (uint32_t k = 0; k < batch->span_count; k++)
+            most.past = batch->spans[k].first > most.past ? batch->spans[k].first : most.past;
+    }
     return most;
 }
 

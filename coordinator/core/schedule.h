@@ -112,8 +112,11 @@ struct scheduler_counts {
 };
 void scheduler_count(const struct scheduler *s, struct scheduler_counts *out);
 bool scheduler_busy(const struct scheduler *s);
-/* Rows of the largest micro-batch under way; 0 when none is. */
-uint32_t scheduler_widest(const struct scheduler *s);
+/* Of the micro-batches under way: the most rows of one, and the most positions that a row looks back on; 0 when none is. */
+struct scheduler_extent {
+    uint32_t rows, past;
+};
+struct scheduler_extent scheduler_widest(const struct scheduler *s);
 /* When the oldest micro-batch under way was built; 0 when none is. */
 int64_t scheduler_oldest(const struct scheduler *s);
 

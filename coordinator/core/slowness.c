@@ -43,17 +43,22 @@ static void tell(const struct cluster_node *n, const struct slowness *s, bool sl
                  n->first_block, n->last_block, s->seconds * 1e3, s->seconds / s->expected_seconds);
 }
 
-/* Rows of the largest micro-batch that was under way within the last second at least: heartbeats tell of the past. */
-static uint32_t widest_lately(struct runner *r, int64_t now_us)
+static struct scheduler_extent larger(struct scheduler_extent a, struct scheduler_extent b)
 {
-    uint32_t *widest = r->slowness_widest, now = scheduler_widest(r->scheduler);
+    return (struct scheduler_extent){a.rows > b.rows ? a.rows : b.rows, a.past > b.past ? a.past : b.past};
+}
+
+/* The most that was under way within the last second at least: heartbeats tell of the past. */
+static struct scheduler_extent widest_lately(struct runner *r, int64_t now_us)
+{
+    struct scheduler_extent *widest = r->slowness_widest;
     if (now_us - r->slowness_widest_at > LATELY_US) {
         widest[1] = widest[0];
-        widest[0] = 0;
+        widest[0] = (struct scheduler_extent){0};
         r->slowness_widest_at = now_us;
     }
-    widest[0] = now > widest[0] ? now : widest[0];
-    return widest[0] > widest[1] ? widest[0] : widest[1];
+    widest[0] = larger(widest[0], scheduler_widest(r->scheduler));
+    return larger(widest[0], widest[1]);
 }
 
 void slowness_look(struct runner *r, int64_t now_us)
@@ -69,14 +74,14 @@ void slowness_look(struct runner *r, int64_t now_us)
         return;
     r->slowness_at = now_us + LOOK_EVERY_US;
     stage_meter_since(r->meter, now_us - LATELY_US, seen);
-    double prompts = r->o.prompt_tokens ? (double)widest_lately(r, now_us) / r->o.prompt_tokens : 0;
+    struct scheduler_extent widest = widest_lately(r, now_us);
     for (uint32_t s = 0; s < stages; s++) {
         const struct control_message *beat = &cluster_node_at(r->cluster, r->layout.stage[s].node)->heartbeat;
         stage[s] = (struct slowness){
             .expected_seconds = planning_expected(r->problem, &r->plan, s, &seen[s]),
             .seconds = stage_meter_typical(r->meter, s, now_us - LATELY_US),
             .seen = seen[s].decodes,
-            .longest_seconds = r->plan.stage[s].decode_s + prompts * r->plan.stage[s].prefill_s,
+            .longest_seconds = planning_expected_of(r->problem, &r->plan, s, widest.rows, widest.past),
             .busy_seconds =
                 beat->kind == CONTROL_HEARTBEAT_REPLY ? (double)beat->u.heartbeat_reply.busy_for_us / 1e6 : 0,
         };

@@ -19,8 +19,8 @@ struct slowness { /* of one stage, as of a moment */
 enum slowness_verdict { SLOWNESS_NO, SLOWNESS_YES, SLOWNESS_UNKNOWN };
 
 /* Stage `stage` of `count`. Over three times its plan, also beside the stage that is least over its own (if all are, it
- * is the plan that is wrong); or at one micro-batch for longer than 0.3 s and three times the largest that is under way. UNKNOWN: too
- * little was seen, or it lies between slow and well. Pure. */
+ * is the plan that is wrong); or at one micro-batch for longer than 0.3 s and three times the largest that is under way.
+ * UNKNOWN: too little was seen, or it lies between slow and well. Pure. */
 enum slowness_verdict slowness_judge(const struct slowness *stages, uint32_t count, uint32_t stage);
 
 struct runner;

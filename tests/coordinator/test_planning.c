@@ -210,6 +210,10 @@ static void running_stages_correct_profiles(void)
     double two = cost_stage_decode_at(p, 0, s->first_block, s->last_block, 2, 64),
            three = cost_stage_decode_at(p, 0, s->first_block, s->last_block, 3, 64);
     CHECK_NEAR(expected, (two + three) / 2 - p->device[0].overhead_s, 1e-12);
+    double chunk = cost_stage_prefill(p, 0, s->first_block, s->last_block, 0);
+    CHECK_NEAR(planning_expected_of(p, &before, (uint32_t)fast, (uint32_t)cost_chunk_tokens(p, 0), 0), chunk, chunk * 0.2);
+    CHECK(planning_expected_of(p, &before, (uint32_t)fast, 64, 0) > planning_expected_of(p, &before, (uint32_t)fast, 0, 0));
+    CHECK(planning_expected_of(p, &before, (uint32_t)fast, 64, 500) >= planning_expected_of(p, &before, (uint32_t)fast, 64, 0));
 
     seen.decode_seconds = expected * 1.03;
     CHECK_NEAR(planning_correct(0, &seen, expected), 1, 0); /* chance */

@@ -197,8 +197,11 @@ static void chunks_follow_each_other(void)
         pipe_take(&p, &w, scheduler_max_tokens(&o));
     }
     CHECK_INT(scheduler_next(s, 1, &w, NULL), 0);
+    CHECK_INT(scheduler_widest(s).rows, 32);
+    CHECK_INT(scheduler_widest(s).past, 64); /* of the last chunk */
     for (int i = 0; i < 3; i++)
         pipe_answer(&p, s, 2);
+    CHECK_INT(scheduler_widest(s).rows + scheduler_widest(s).past, 0);
     CHECK_INT(a.tokens, 1);
     REQUIRE(scheduler_next(s, 1, &w, NULL) == 1);
     CHECK_INT(w.tokens, 1);
