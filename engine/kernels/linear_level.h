@@ -352,8 +352,8 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_
             const uint8_t *header = p;
             p += panels * header_bytes(l);
             for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += run->step) {
-                for (uint32_t line = 0; line < fetch.step; line += 64)
-                    __builtin_prefetch(fetch.from + line);
+                for (uint32_t line = 0; line < fetch.step; line += 64) /* to the second cache, see docs/speed.md */
+                    __builtin_prefetch(fetch.from + line, 0, 2);
                 if (fetch.step) /* else there is nothing to fetch from */
                     fetch.from += fetch.step;
 #ifdef PANEL_PAIRS
@@ -513,14 +513,23 @@ static uint64_t probe_dot(uint64_t rounds)
     return rounds * CHAINS * 16 * LANES + (kept[0] == 0.5f);
 }
 
+/* Measured, see docs/speed.md: the wider the registers and the more bytes, the more tokens it takes. */
+INLINE uint32_t fetch_tokens(enum layout l)
+{
+    if (!HAS_PAIRS)
+        return in_bytes(l) ? TILE + 1 : RUN; /* bytes: never */
+    return in_bytes(l) ? 6 : in_256(l) || has_codes(l) ? 2 : 3;
+}
+
 INLINE void fill_linear(struct kernel_table *table)
 {
     table->flip = DOT_UNSIGNED ? 0x80 : 0;
     table->pairs = HAS_PAIRS;
     table->tile_tokens = TILE;
-    for (int i = 0; i < LAYOUT_COUNT; i++)
-        table->run_tokens[i] = RUN;
-    table->run_tokens[LAYOUT_Q8_0] = TILE;
+    for (int i = 0; i < LAYOUT_COUNT; i++) {
+        table->run_tokens[i] = i == LAYOUT_Q8_0 ? TILE : RUN;
+        table->fetch_tokens[i] = fetch_tokens((enum layout)i);
+    }
     table->panel[LAYOUT_Q8_0] = panel_q8_0;
     table->panel[LAYOUT_Q4_0] = panel_q4_0;
     table->panel[LAYOUT_Q4_1] = panel_q4_1;

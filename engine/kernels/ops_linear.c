@@ -13,8 +13,7 @@
 #define CHUNK_BYTES ((size_t)512 << 10)
 #define CHUNK_TOKENS 128u
 #define STRIP 8u           /* blocks of 32 columns that all tokens of a chunk pass over before the next */
-#define FETCH_AHEAD 8192u   /* bytes of weights, for a full tile of a type of at most */
-#define FETCH_BYTES 24u     /* for 32 columns of a row */
+#define FETCH_AHEAD 18432u /* bytes of weights; whole pages ahead are slow where 11 lines a block are fetched */
 #define EXPANDED_BLOCKS 8u /* blocks of 32 columns decoded at a time: one block of 256 */
 #define EXPANDED_TOKENS 64u
 #define EXPANDED_RUN 4u /* tokens multiplied at a time, at every level */
@@ -174,9 +173,8 @@ static size_t panels_streamed(const struct matrix *w, enum layout layout, size_t
                             .tokens = in->count,
                             .out = y + begin * unit_rows(),
                             .stride = ldy};
-    size_t block_bytes = bytes / run.blocks;
-    if (run.tokens == kernels->run_tokens[layout] && block_bytes <= FETCH_BYTES * unit_rows())
-        run.fetch = (struct fetch){panels + FETCH_AHEAD, block_bytes};
+    if (run.tokens >= kernels->fetch_tokens[layout])
+        run.fetch = (struct fetch){panels + FETCH_AHEAD, bytes / run.blocks};
     kernels->panel[layout](&run);
     return end - begin;
 }

@@ -102,7 +102,8 @@ struct kernel_table {
     uint32_t float_rows;  /* float matrices lie in groups of so many rows, one stream each; 0: as in the file */
     bool pairs;           /* panels lie and are multiplied two at a time */
     uint32_t tile_tokens; /* of a full tile: so many tokens' records of a block lie side by side */
-    uint32_t run_tokens[LAYOUT_COUNT]; /* of those it has panels for: most tokens that are multiplied at a time */
+    uint32_t run_tokens[LAYOUT_COUNT];   /* of those it has panels for: most tokens that are multiplied at a time */
+    uint32_t fetch_tokens[LAYOUT_COUNT]; /* fewest that take longer than memory, so that fetching ahead helps */
     /* Linear. panel[layout] NULL: the type is decoded on the fly. */
     kernel_panel *panel[LAYOUT_COUNT];
     kernel_expanded *expanded;
