@@ -352,8 +352,11 @@ INLINE void panel_tile(enum layout l, const uint32_t panels, const struct panel_
             const uint8_t *header = p;
             p += panels * header_bytes(l);
             for (uint32_t g = 0; g < subs; g++, p += panels * sub_block_bytes(l), a += run->step) {
-                for (uint32_t line = 0; line < fetch.step; line += 64) /* to the second cache, see docs/speed.md */
-                    __builtin_prefetch(fetch.from + line, 0, 2);
+                for (uint32_t line = 0; line < fetch.step; line += 64)
+                    if (fetch.far)
+                        __builtin_prefetch(fetch.from + line, 0, 2);
+                    else
+                        __builtin_prefetch(fetch.from + line);
                 if (fetch.step) /* else there is nothing to fetch from */
                     fetch.from += fetch.step;
 #ifdef PANEL_PAIRS

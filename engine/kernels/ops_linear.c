@@ -174,7 +174,7 @@ static size_t panels_streamed(const struct matrix *w, enum layout layout, size_t
                             .out = y + begin * unit_rows(),
                             .stride = ldy};
     if (run.tokens >= kernels->fetch_tokens[layout])
-        run.fetch = (struct fetch){panels + FETCH_AHEAD, bytes / run.blocks};
+        run.fetch = (struct fetch){panels + FETCH_AHEAD, bytes / run.blocks, true};
     kernels->panel[layout](&run);
     return end - begin;
 }
@@ -194,6 +194,7 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
     uint32_t most = kernels->run_tokens[layout], runs = 0;
     for (uint32_t j = tile_begin; j < tile_end; j++)
         runs += (tile_size(tiles, j) + most - 1) / most;
+    bool far = kernels->pairs && tile_end - tile_begin > 1; /* measured: other strips are wanted near */
     for (uint32_t b = 0; b < blocks; b += STRIP) {
         uint32_t width = blocks - b < STRIP ? blocks - b : STRIP;
         size_t strip_bytes = layout_panel_bytes(layout, wide, width * 32);
@@ -205,7 +206,7 @@ static void panels_packed(const struct matrix *w, enum layout layout, uint32_t r
                                 .blocks = width,
                                 .out = acc,
                                 .stride = PAIR_ROWS,
-                                .fetch = {strip + strip_bytes, (strip_bytes / width + runs - 1) / runs}};
+                                .fetch = {strip + strip_bytes, (strip_bytes / width + runs - 1) / runs, far}};
         for (uint32_t j = tile_begin; j < tile_end; j++) {
             run.step = tile_size(tiles, j);
             run.a = tile_blocks(in->a, tiles, j) + (size_t)b * run.step;

@@ -60,6 +60,7 @@ struct panel32 {
 struct fetch {
     const uint8_t *from;
     size_t step;
+    bool far; /* to the second cache only */
 };
 
 /* Panels against a few tokens of one tile. Between two panels of one call memory hardly rests. */
