@@ -333,6 +333,7 @@ static void loop(struct compute *c)
         if (take_job(c) || take_from_next(c) || take_from_data(c))
             continue;
         int64_t now = clock_ms();
+        awake_look(&c->w->awake, now * 1000);
         if (c->draining) {
             if (drain_end == INT64_MAX)
                 drain_end = now + DRAIN_MOST_MS;

@@ -247,6 +247,8 @@ static void put_settings(struct buffer *out, const struct worker_options *o, con
         buffer_printf(out, "threads: %d\n", o->threads);
     if (!o->announce)
         buffer_puts(out, "announce: false\n");
+    if (o->awake)
+        buffer_puts(out, "awake: true\n");
     if (o->weights_port > 0)
         buffer_printf(out, "weights_port: %d\n", o->weights_port);
     if (o->cache_bytes)

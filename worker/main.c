@@ -171,6 +171,8 @@ static int run(struct worker *w, struct error *err)
     struct node_key *key = NULL;
     int rc;
     pthread_mutex_init(&w->vitals.lock, NULL);
+    if (w->options->awake && (rc = awake_begin(&w->awake, AWAKE_PATH, err)))
+        goto done;
     if ((rc = kernels_init(err)) || (rc = key_load(w->options->key_path, &key, err)))
         goto done;
     w->key = key;
@@ -192,6 +194,7 @@ done:
     link_close(w->control, 200);
     hub_destroy(w->hub);
     energy_close(w->energy);
+    awake_end(&w->awake);
     mailbox_close(&w->jobs);
     /* The replies' bell stays: a late signal may still ring it. */
     key_free(key);

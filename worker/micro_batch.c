@@ -115,6 +115,7 @@ static int run(struct compute *c, const struct frame_work *w, const struct batch
     const struct frame_share *share = place->share;
     bool last = session_is_last(&c->session),
          computes = w->tokens && (!share || share->first_block < share->end_block);
+    awake_work(&c->w->awake, clock_us());
     struct throttle_shape shape = {.tokens = w->tokens,
                                    .sequences = w->span_count,
                                    .blocks = share ? share->end_block - share->first_block : 0};

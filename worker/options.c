@@ -36,6 +36,7 @@ static const char help[] =
     "  --weights-port PORT port of the weights plane (default: the one after the data plane's; any free one after ':*')\n"
     "  --throttle FACTOR   for testing: every micro-batch takes FACTOR times as long (1 to 1000)\n"
     "  --announce on|off   tell the local network that this worker is there (multicast DNS; default: on)\n"
+    "  --awake on|off      idle cores do not sleep while there is work: shorter hops, more power (default: off)\n"
     "  --config FILE       the same settings from a YAML file; flags win\n"
     "  --keygen            make --key's file if it is missing, print its public key, and exit\n"
     "  --memory-limit      print the limit in bytes under which the admitted memory can be had, and exit\n"
@@ -179,6 +180,8 @@ static int set_option(struct worker_options *o, const char *name, const char *va
         return set_throttle(&o->throttle, value, err);
     if (!strcmp(name, "announce"))
         return set_switch(&o->announce, value, "announce", err);
+    if (!strcmp(name, "awake"))
+        return set_switch(&o->awake, value, "awake", err);
     if (!strcmp(name, "allow"))
         return add_allow(o, value, err);
     return add_models(o, value, err);
@@ -226,7 +229,7 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
         {"data_port", "data-port", false, false}, {"throttle", "throttle", false, false},
         {"weights_port", "weights-port", false, false},
         {"cache_limit", "cache-limit", false, false},
-        {"announce", "announce", false, false},
+        {"announce", "announce", false, false}, {"awake", "awake", false, false},
     };
     enum { ROWS = sizeof rows / sizeof *rows };
     const char *known[ROWS + 2] = {"version"};
@@ -249,6 +252,7 @@ int worker_options_file(const char *path, struct worker_options *o, struct error
                      (!strcmp(option, "memory") && o->memory_bytes) ||
                      (!strcmp(option, "threads") && o->threads >= 0) ||
                      (!strcmp(option, "announce") && o->announce >= 0) ||
+                     (!strcmp(option, "awake") && o->awake >= 0) ||
                      (!strcmp(option, "data-port") && o->data_port >= 0) ||
                      (!strcmp(option, "weights-port") && o->weights_port >= 0) ||
                      (!strcmp(option, "cache-limit") && o->cache_bytes);
@@ -267,6 +271,8 @@ static enum worker_options_outcome complete(struct worker_options *o, struct err
         o->threads = 0;
     if (o->announce < 0)
         o->announce = 1;
+    if (o->awake < 0)
+        o->awake = 0;
     if (!*o->name && (gethostname(o->name, sizeof o->name - 1) || !*o->name))
         snprintf(o->name, sizeof o->name, "worker");
     if (!o->model_count && add_models(o, ".", err))
@@ -299,9 +305,9 @@ enum worker_options_outcome worker_options_read(int argc, char **argv, struct wo
 {
     static const char *const names[] = {"listen", "key",     "allow",     "name",  "models",
                                         "cache",  "memory",  "threads",   "data-port", "throttle", "config", "join",
-                                        "cache-limit", "weights-port", "announce"};
+                                        "cache-limit", "weights-port", "announce", "awake"};
     int rc;
-    *out = (struct worker_options){.threads = -1, .data_port = -1, .weights_port = -1, .announce = -1};
+    *out = (struct worker_options){.threads = -1, .data_port = -1, .weights_port = -1, .announce = -1, .awake = -1};
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i], *name = NULL;
         char *value = NULL;

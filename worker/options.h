@@ -29,6 +29,7 @@ struct worker_options {
     char *join;                           /* a token, in locked memory; NULL: none */
     char *config_path;                    /* NULL: none */
     int announce;                         /* to the local network; -1 while nobody said, then 1 */
+    int awake;                            /* idle cores do not sleep while there is work; -1 while nobody said, then 0 */
     bool join_only;                       /* join, then end */
     double throttle;                      /* for testing: how many times as long micro-batches take; 0: not said */
     int weights_port;                     /* as data_port; -1: the data plane's neighbour */

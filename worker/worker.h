@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/awake.h"
 #include "base/energy.h"
 #include "engine/threads.h"
 #include "proto/frame.h"
@@ -48,6 +49,7 @@ struct worker {
     struct energy_meter *energy;   /* any thread reads it */
     uint64_t admitted_bytes;       /* for a stage */
     _Atomic int threads;           /* of the pool, once it runs */
+    struct awake awake;            /* compute thread's once it runs */
     double slowdown;               /* --throttle, BRIGADE_TEST_SLOWDOWN, else 1; compute thread's once it runs */
     const char *slowdown_file;     /* BRIGADE_TEST_SLOWDOWN=@FILE: read again before every micro-batch; NULL: none */
 };

@@ -38,6 +38,7 @@ bool compute_parse(struct compute_options *o, int argc, char **argv, const struc
         {"--objective", 0, OPTION_TEXT, &o->objective, "GOAL", "plan for latency (default), throughput or ttft"},
         {"--rejoin-timeout", 0, OPTION_NUMBER, &o->rejoin_seconds, "S", "when the nodes that are left cannot hold the model: wait so long for one to come back (default 30)", 0, 86400},
         {"--no-recovery", 0, OPTION_FLAG, &o->no_recovery, NULL, "a lost worker ends everything at once, with a line"},
+        {"--awake", 0, OPTION_FLAG, &o->awake, NULL, "idle cores of this machine do not sleep while there is work: shorter hops, more power"},
         {"--json", 0, OPTION_FLAG, &o->json, NULL, "print JSON"},
     };
     enum { SHARED = sizeof shared / sizeof *shared };
@@ -112,6 +113,7 @@ int compute_open(struct compute_options *o, struct runner **out, struct error *e
         .output_tokens = o->output_tokens,
         .concurrency = o->concurrency,
         .no_recovery = o->no_recovery,
+        .awake = o->awake,
         .stay = o->stay,
         .rejoin_given = o->rejoin_seconds >= 0,
         .rejoin_seconds = o->rejoin_seconds,

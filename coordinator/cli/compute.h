@@ -13,7 +13,7 @@ struct compute_options {
     int64_t stages, threads, context, kv_tokens, chunk, microbatches;
     double rejoin_seconds;     /* negative: not given */
     struct option_list split;
-    bool json, no_recovery;
+    bool json, no_recovery, awake;
     /* Set by the command before compute_open. */
     enum runner_goal goal;
     bool predict;

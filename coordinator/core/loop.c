@@ -436,6 +436,8 @@ static int send_work(struct runner *r, struct error *err)
             stage_meter_sent(r->meter, &work, clock_us());
         rc = pipeline_submit(r->pipe, &work, err);
     }
+    if (scheduler_oldest(r->scheduler))
+        awake_work(&r->awake, clock_us());
     int64_t oldest = scheduler_oldest(r->scheduler);
     if (!rc && r->cluster && oldest && clock_us() - oldest > STALLED_US)
         rc = step(r, &(struct cluster_event){.kind = CLUSTER_STALLED, .stalled_us = clock_us() - oldest}, err);
@@ -531,7 +533,7 @@ int loop_wait(struct runner *r, int64_t until_us, struct error *err)
 {
     int64_t now = clock_us(), next = now + LONGEST_WAIT_US;
     size_t count = 0;
-    (void)err;
+    awake_look(&r->awake, now);
     if (until_us < next)
         next = until_us;
     if (r->scheduler && r->next_deadline < next)

@@ -176,6 +176,8 @@ int runner_open(const struct runner_options *options, struct runner **out, struc
         rc = error_set(err, ERR_USAGE, "there is no cluster to look at: give its cluster.yaml");
     if (!rc)
         rc = waker_create(&r->waker, err);
+    if (!rc && r->o.awake)
+        rc = awake_begin(&r->awake, AWAKE_PATH, err);
     if (!rc && !r->config && !r->o.stages)
         rc = energy_start(sensors_root(), &r->energy, err);
     if (!rc)
@@ -229,6 +231,7 @@ void runner_close(struct runner *r)
     cluster_actions_free(&r->actions);
     spawn_stop(r->spawn);
     energy_close(r->energy);
+    awake_end(&r->awake);
     if (r->hub)
         hub_destroy(r->hub);
     if (r->key)

@@ -85,6 +85,7 @@ struct runner_options {
     int codec;                /* enum frame_codec between stages, or RUNNER_CODEC_AUTO; 0: the config's, else f32 */
     bool inexact;             /* float weights: OpenBLAS may serve prefill; not the same bits for every batch. A config's
                                * `deterministic: false` asks for it too */
+    bool awake;               /* idle cores of this machine do not sleep while there is work (base/awake.h) */
     bool no_recovery;         /* a lost worker ends everything; a config's `recovery: {enabled: false}` asks for it too */
     bool stay;                /* for servers: when nobody comes back, requests end, the runner waits on */
     bool rejoin_given;

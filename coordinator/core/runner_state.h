@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "base/awake.h"
 #include "base/energy.h"
 #include "coordinator/core/cluster.h"
 #include "coordinator/core/config.h"
@@ -103,6 +104,7 @@ struct runner {
     struct scheduler_extent slowness_widest[2]; /* what was under way at most: in this second, and in the one before */
     int64_t slowness_widest_at;       /* when this one began */
     char asked_move[160];             /* a person's wish to plan again, for the log; "" none */
+    struct awake awake;               /* while micro-batches are under way, if that was asked for */
     struct error failure;             /* code 0 while all is well */
     bool progressed;                  /* this pass gave the caller something to look at */
 

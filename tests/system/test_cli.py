@@ -148,6 +148,22 @@ def test_bench_keys():
     assert bench["read_gbps"] > 0.1 and 4e6 < bench["weight_bytes_per_token"] < 9e6
 
 
+def test_cores_stay_awake_or_it_is_said_why_not():
+    latency = "/dev/cpu_dma_latency"
+    may = os.path.exists(latency) and os.access(latency, os.W_OK)
+    done = brigade("run", "-m", MODEL, "-p", PROMPT, "-n", "2", "--awake")
+    if may:
+        assert done.returncode == 0 and done.stdout, done
+    else:
+        one_line(done, 1, latency, "--awake")
+    node = os.path.join(FOLDER, "awake.key")
+    public = brigade_json("keygen", "-o", node)["public_key"]
+    worker = [WORKER, "--listen", "tcp://127.0.0.1:*", "--key", node, "--allow", public, "--awake"]
+    one_line(subprocess.run([*worker, "maybe"], capture_output=True, text=True), 2, "awake", "maybe")
+    if not may:
+        one_line(subprocess.run([*worker, "on"], capture_output=True, text=True), 1, latency)
+
+
 def test_quantize_and_perplexity():
     f32, q4 = (os.path.join(FOLDER, name) for name in ("f32.gguf", "q4.gguf"))
     assert brigade_json("quantize", MODEL, f32, "F32")["bits_per_weight"] > 31
