@@ -241,7 +241,7 @@ static void what_cannot_be_is_not_loaded(void)
 
 static void bad_usage_is_one_line(void)
 {
-    char said[2048];
+    char said[8192];
     CHECK_INT(rig_run((const char *[]){WORKER, "--help", NULL}, said, sizeof said), 0);
     CHECK(strstr(said, "example:"));
     CHECK_INT(rig_run((const char *[]){WORKER, "--version", NULL}, said, sizeof said), 0);
