@@ -12,6 +12,8 @@
 
 #include "base/error.h"
 
+#define AWAKE_PATH "/dev/cpu_dma_latency"
+
 struct awake {
     const char *path; /* NULL: cores sleep as they like. Borrowed */
     bool open;
@@ -22,7 +24,6 @@ struct awake {
 /* From now on cores stay awake while there is work: the kernel's file, or that of a test. ERR_IO: it cannot be had, with
  * what to do. */
 int awake_begin(struct awake *a, const char *path, struct error *err);
-#define AWAKE_PATH "/dev/cpu_dma_latency"
 void awake_work(struct awake *a, int64_t now_us); /* there is work: awake for the next second */
 void awake_look(struct awake *a, int64_t now_us); /* now and then: ends it when that second is over */
 void awake_end(struct awake *a);

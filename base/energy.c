@@ -1,5 +1,5 @@
-/* Sources of power and energy, and their integral over time. The meter's thread samples, and so does
- * whoever reads; values are guarded by its lock. */
+/* Sources of power and energy, and their integral over time. The meter's thread samples, and so does whoever
+ * reads; values are guarded by its lock. */
 #include "base/energy.h"
 
 #include <errno.h>
@@ -305,13 +305,13 @@ static void add_power(struct energy_meter *m, double watts, int64_t now_us)
 void energy_sample(struct energy_meter *m, int64_t now_us)
 {
     double watts = 0;
-    bool asked = m->kind == SOURCE_PMIC, good = asked && power_now(m, &watts); /* a program: nobody waits for it */
+    bool power = power_now(m, &watts) && watts >= 0; /* without the lock: a program may have to be asked */
     if (m->kind == SOURCE_NONE)
         return;
     pthread_mutex_lock(&m->lock);
     if (m->kind == SOURCE_COUNTERS)
         add_counted(m, now_us);
-    else if ((asked ? good : power_now(m, &watts)) && watts >= 0)
+    else if (power)
         add_power(m, watts, now_us);
     if (now_us > m->sampled_us)
         m->sampled_us = now_us;

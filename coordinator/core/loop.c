@@ -436,9 +436,9 @@ static int send_work(struct runner *r, struct error *err)
             stage_meter_sent(r->meter, &work, clock_us());
         rc = pipeline_submit(r->pipe, &work, err);
     }
-    if (scheduler_oldest(r->scheduler))
-        awake_work(&r->awake, clock_us());
     int64_t oldest = scheduler_oldest(r->scheduler);
+    if (oldest)
+        awake_work(&r->awake, clock_us());
     if (!rc && r->cluster && oldest && clock_us() - oldest > STALLED_US)
         rc = step(r, &(struct cluster_event){.kind = CLUSTER_STALLED, .stalled_us = clock_us() - oldest}, err);
     return rc;

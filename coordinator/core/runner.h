@@ -184,6 +184,8 @@ struct runner_stage {         /* what micro-batches measured, by the stages' own
     uint64_t microbatches, tokens;
     double compute_seconds;   /* in all */
     double decode_seconds;    /* median of the last micro-batches that only decoded, one token a sequence */
+    double decode_typical;    /* half of their time went into ones of this length or longer, however many short ones came
+                               * before; never the longest alone. 0: fewer than two came */
     uint32_t decodes;         /* how many those were */
     double decode_sequences, decode_context; /* of them on average: how many at once, how far they looked back */
     double predicted_seconds; /* what the plan says of the same; 0 where nothing was predicted */

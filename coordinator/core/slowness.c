@@ -79,7 +79,7 @@ void slowness_look(struct runner *r, int64_t now_us)
         const struct control_message *beat = &cluster_node_at(r->cluster, r->layout.stage[s].node)->heartbeat;
         stage[s] = (struct slowness){
             .expected_seconds = planning_expected(r->problem, &r->plan, s, &seen[s]),
-            .seconds = stage_meter_typical(r->meter, s, now_us - LATELY_US),
+            .seconds = seen[s].decode_typical,
             .seen = seen[s].decodes,
             .longest_seconds = planning_expected_of(r->problem, &r->plan, s, widest.rows, widest.past),
             .busy_seconds =

@@ -10,7 +10,7 @@
 
 struct slowness { /* of one stage, as of a moment */
     double expected_seconds;  /* what the plan expects of micro-batches like those seen; 0: it does not say */
-    double seconds;           /* what they typically took lately (stage_meter_typical); 0: it is not known */
+    double seconds;           /* what they typically took lately (decode_typical); 0: it is not known */
     uint32_t seen;            /* how many came */
     double busy_seconds;      /* since it began the micro-batch it is at; 0: it is at none */
     double longest_seconds;   /* what the plan expects of the largest micro-batch under way */

@@ -130,17 +130,15 @@ static double mean(const double *ring, uint32_t count)
     return n ? sum / n : 0;
 }
 
-double stage_meter_typical(const struct stage_meter *m, uint32_t stage, int64_t since_us)
+/* Half of the time went into values of this size or larger; never the largest alone, and 0 for fewer than two. Sorts. */
+static double weighted_median(double *sorted, uint32_t n)
 {
-    const struct stage_row *row = &m->rows[stage];
-    double sorted[KEPT], all = 0;
-    uint32_t n = 0, kept = row->decode_count < KEPT ? row->decode_count : KEPT;
-    for (uint32_t i = 0; i < kept; i++)
-        if (row->at_us[i] >= since_us)
-            all += sorted[n++] = row->decode[i];
+    double all = 0;
     if (n < 2)
         return 0;
     qsort(sorted, n, sizeof *sorted, by_size);
+    for (uint32_t i = 0; i < n; i++)
+        all += sorted[i];
     uint32_t at = n - 2;
     for (double longer = sorted[n - 1] + sorted[at]; longer < all / 2; longer += sorted[at])
         at--;
@@ -162,6 +160,7 @@ void stage_meter_since(const struct stage_meter *m, int64_t since_us, struct run
         }
         out[s] = row->sums;
         out[s].decode_seconds = median(decode, n);
+        out[s].decode_typical = weighted_median(decode, n);
         out[s].decode_sequences = mean(sequences, n);
         out[s].decode_context = mean(context, n);
         out[s].decodes = n;

@@ -20,10 +20,6 @@ uint32_t stage_meter_count(const struct stage_meter *m);
 void stage_meter_read(const struct stage_meter *m, struct runner_stage *out);
 /* The same, but only the decoding micro-batches whose results came at `since_us` or later. */
 void stage_meter_since(const struct stage_meter *m, int64_t since_us, struct runner_stage *out);
-/* What a decoding micro-batch of the stage typically took among those that came at `since_us` or later: half of their time
- * went into ones of this length or longer, however many short ones came before them. It is never the longest alone.
- * 0: fewer than two came. */
-double stage_meter_typical(const struct stage_meter *m, uint32_t stage, int64_t since_us);
 /* Medians over the last decoding rounds: from submitting a micro-batch to its result, and of that what no stage spent
  * computing, for one of the stages + 1 hops (serialise, encrypt, wire, decrypt, wake). 0 while nothing was measured. */
 void stage_meter_rounds(const struct stage_meter *m, double *round_seconds, double *hop_seconds);

@@ -22,9 +22,6 @@
  * pushed out since the group before; bytes of a tile's weights, whose rows are some of a group's. */
 #define X_AHEAD 96u
 #define W_AHEAD 4096u
-/* One line of a group of sixteen rows in eight or sixteen, so many bytes ahead, to the second cache: Zen 4 reads faster
- * for it (linear_level.h does the same). */
-#define FAR_AHEAD ((size_t)16 << 10)
 
 /* Rows whose sums stay in registers with so many tokens, two or more. */
 INLINE uint32_t rows_at_once(const uint32_t tokens)
@@ -85,7 +82,7 @@ INLINE void dot_one(const uint32_t type, const uint8_t *group, uint32_t valid, c
     for (; i + 16 <= cols; i += 16, group += chunk) {
         vf a = v_load(x + i);
         __builtin_prefetch(x + i + X_AHEAD);
-        if (GROUP_ROWS == 16)
+        if (GROUP_ROWS == 16) /* one line in eight or sixteen */
             __builtin_prefetch(group + FAR_AHEAD, 0, 1);
 #pragma GCC unroll 16
         for (uint32_t r = 0; r < GROUP_ROWS; r++)

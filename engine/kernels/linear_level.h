@@ -324,10 +324,8 @@ INLINE void multiply_pair(enum layout l, const struct rows r[2], const struct ac
 #endif
 
 #ifdef PANEL_PAIRS
-/* One line of weights a block, of nine or seventeen, is fetched some pages ahead into the second cache: Zen 4 reads
- * faster for it, likely since its own prefetching ends with each page of 4 KB. Into the first cache, such lines take
- * the place of loads. For so many tokens it gained there; with more to compute to a line it costs (docs/speed.md). */
-#define FAR_AHEAD ((size_t)16 << 10)
+/* Tokens for which one line of weights a block, of nine or seventeen, fetched FAR_AHEAD gained; with more to compute to a
+ * line it costs (docs/speed.md). */
 INLINE uint32_t far_tokens(enum layout l)
 {
     return l == LAYOUT_Q8_0 ? 4 : l == LAYOUT_Q4_0 ? 2 : 0;

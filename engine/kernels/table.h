@@ -56,6 +56,11 @@ struct panel32 {
     float offset[2][PANEL_ROWS];
 };
 
+/* Where next to nothing is computed to a line of weights, one line in some is fetched so many bytes ahead, to the second
+ * cache: Zen 4 reads faster for it, likely since its own prefetching ends with each page of 4 KB. Into the first cache,
+ * such lines take the place of loads (docs/speed.md). */
+#define FAR_AHEAD ((size_t)16 << 10)
+
 /* Weights to be fetched into the caches meanwhile: `step` bytes with each block of 32 columns. Any address. */
 struct fetch {
     const uint8_t *from;

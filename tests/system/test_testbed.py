@@ -80,8 +80,8 @@ LOOK = r"""
 %s bench -c CONFIG -m %s --stages 2 --split 4,4 -p 0 -n 64 -r 1 >/dev/null
 pid=$(pgrep -f -- '[-]-name small')
 cat /proc/$pid/cgroup
-for file in $(find /proc/$pid/root/sys/fs/cgroup -path '*-small/cpu.stat' -o -path '*-small/cpu.cfs_quota_us' -o -path '*-small/cpu.max' \
-    -o -path '*-small/memory.limit_in_bytes' -o -path '*-small/memory.max'); do sed "s|^|$(basename $file) |" $file; done
+nsenter -t $pid -m find /sys/fs/cgroup '(' -path '*-small/cpu.stat' -o -path '*-small/cpu.cfs_quota_us' -o -path '*-small/cpu.max' \
+    -o -path '*-small/memory.limit_in_bytes' -o -path '*-small/memory.max' ')' -exec sh -c 'sed "s|^|$(basename $0) |" $0' '{}' ';'
 """
 
 
