@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct check_test {
     const char *name;
@@ -91,6 +92,13 @@ static inline long long check_limit_ms(int ms)
     } while (0)
 
 /* Runs the tests of a table whose names contain argv[1] (all without one). */
+static inline double check_now_s(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 static inline int check_main(int argc, char **argv, const struct check_test *tests, size_t count)
 {
     int failed = 0, ran = 0, skipped = 0;
@@ -99,8 +107,10 @@ static inline int check_main(int argc, char **argv, const struct check_test *tes
         if (argc > 1 && !strstr(tests[i].name, argv[1]))
             continue;
         check_failures = check_skipped = 0;
+        double started = check_now_s();
         tests[i].run();
-        printf("%s %s\n", check_failures ? "FAIL" : check_skipped ? "skip" : "ok  ", tests[i].name);
+        printf("%s %s (%.1f s)\n", check_failures ? "FAIL" : check_skipped ? "skip" : "ok  ", tests[i].name,
+               check_now_s() - started);
         ran++;
         failed += check_failures != 0;
         skipped += !check_failures && check_skipped;

@@ -11,19 +11,10 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "tests/check.h"
 #include "tests/coordinator/sim/sim.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { USUAL = 500 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { USUAL = 500 };
-#else
 enum { USUAL = 6000 };
-#endif
-#else
-enum { USUAL = 6000 };
-#endif
 
 static void release(void)
 {
@@ -81,7 +72,7 @@ static int run_jobs(uint64_t from, uint64_t count, uint64_t jobs)
 
 int main(int argc, char **argv)
 {
-    uint64_t count = USUAL, from = 1, jobs = 1;
+    uint64_t count = (uint64_t)check_thin(USUAL), from = 1, jobs = 1;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int i = 1; i + 1 < argc; i += 2) {
         uint64_t value = strtoull(argv[i + 1], NULL, 10);

@@ -79,9 +79,10 @@ done:
     mem_free(bytes);
 }
 
-static void over_all(uint32_t stages, enum kv_type kv)
+/* One architecture in `step`. */
+static void over_all(uint32_t stages, enum kv_type kv, size_t step)
 {
-    uint32_t compared = 0;
+    size_t known = 0;
     for (size_t i = 0; i < model_variant_count(); i++) {
         const struct model_variant *v = model_variant_at(i);
         const json_t *want = json_object_get(independent, v->name);
@@ -89,21 +90,21 @@ static void over_all(uint32_t stages, enum kv_type kv)
             continue;
         if (!want)
             CHECK_FAIL("the fixture lacks %s", v->name);
-        else
+        else if (known % step == 0)
             compare(v, want, stages, kv);
-        compared++;
+        known++;
     }
-    CHECK_INT(compared, json_object_size(independent));
+    CHECK_INT(known, json_object_size(independent));
 }
 
 static void in_one_process(void)
 {
-    over_all(1, KV_F32);
+    over_all(1, KV_F32, 1);
 }
 
 static void over_three_stages(void)
 {
-    over_all(3, KV_F32);
+    over_all(3, KV_F32, (size_t)check_step());
 }
 
 /* A window as wide as the context is none: what the other engine cannot tell us about phi3. */
