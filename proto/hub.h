@@ -74,7 +74,10 @@ void watch_read_events(struct watch *w);
 
 /* How long the owner may sleep before this link wants a look (a refused one connects again), -1: for ever. */
 int link_patience_ms(struct link *l);
-void *link_socket(struct link *l);
+/* Readable when ZeroMQ has something to see to for this socket, once link_ask has said no. */
+int link_events(const struct link *l);
+/* 1 when a message waits, 0 when none does, ERR_IO. */
+int link_ask(struct link *l);
 
 int waker_fd(const struct waker *w);
 void waker_clear(struct waker *w);

@@ -24,6 +24,8 @@ struct link {
     int port;
     char endpoint[256];
     char server_key[KEY_TEXT];
+    int events;            /* descriptor that is readable when ZeroMQ has something to see to */
+    bool may_have;         /* link_may_have */
     int64_t retry_ms;      /* when to connect again after a refusal, 0: not waiting */
     int retry_wait_ms;
 };
@@ -78,7 +80,7 @@ static int link_create(struct hub *hub, enum link_plane plane, const char *endpo
     struct link *l = mem_zalloc(1, sizeof *l);
     if (!l)
         return error_set(err, ERR_NOMEM, "%s: no memory for a socket", endpoint);
-    *l = (struct link){.hub = hub, .plane = plane, .listening = listening};
+    *l = (struct link){.hub = hub, .plane = plane, .listening = listening, .may_have = true};
     snprintf(l->endpoint, sizeof l->endpoint, "%s", endpoint);
     int one = 1, rc;
     l->socket = zmq_socket(hub->context, listening ? ZMQ_ROUTER : ZMQ_DEALER);
@@ -87,6 +89,11 @@ static int link_create(struct hub *hub, enum link_plane plane, const char *endpo
                        zmq_setsockopt(l->socket, ZMQ_CURVE_SERVER, &one, sizeof one) ||
                        zmq_setsockopt(l->socket, ZMQ_ZAP_DOMAIN, domains[plane], strlen(domains[plane]))))) {
         rc = error_set(err, ERR_IO, "%s: cannot make a socket: %s", endpoint, zmq_strerror(errno));
+        goto fail;
+    }
+    size_t size = sizeof l->events;
+    if (zmq_getsockopt(l->socket, ZMQ_FD, &l->events, &size)) {
+        rc = error_set(err, ERR_IO, "%s: cannot wait for a socket: %s", endpoint, zmq_strerror(errno));
         goto fail;
     }
     if ((rc = watch_open(hub, l->socket, endpoint, listening, &l->watch, err)))
@@ -174,6 +181,7 @@ static void reconnect_refused(struct link *l)
     if (!l->retry_ms || now < l->retry_ms)
         return;
     l->retry_ms = 0;
+    l->may_have = true;
     zmq_disconnect(l->socket, l->endpoint);
     if (zmq_connect(l->socket, l->endpoint))
         l->retry_ms = now + 1000;
@@ -187,9 +195,24 @@ int link_patience_ms(struct link *l)
     return l->retry_ms || atomic_load(&l->watch->state) != LINK_UP ? 50 : 1000;
 }
 
-void *link_socket(struct link *l)
+int link_events(const struct link *l)
 {
-    return l->socket;
+    return l->events;
+}
+
+bool link_may_have(const struct link *l)
+{
+    return l->may_have;
+}
+
+int link_ask(struct link *l)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    if (zmq_getsockopt(l->socket, ZMQ_EVENTS, &events, &size))
+        return errno == EINTR ? 0 : ERR_IO;
+    l->may_have = events & ZMQ_POLLIN;
+    return l->may_have;
 }
 
 enum link_state link_state(struct link *l, char *text, size_t text_size)
@@ -237,6 +260,7 @@ int link_send(struct link *l, const struct link_peer *to, const struct link_part
     if (to && !hub_knows(l->hub, l->plane, to->public_key))
         return error_set(err, ERR_LOST, "%s: the key %.40s is no longer allowed", l->endpoint, to->public_key);
     reconnect_refused(l);
+    l->may_have = true; /* ZeroMQ takes in what came while it sends, and the descriptor then tells of it no more */
     zmq_msg_t messages[LINK_PARTS_MAX];
     size_t made = 0, sent = 0;
     int rc = 0;
@@ -317,6 +341,7 @@ static int receive_parts(struct link *l, struct held *h, struct link_message *m,
             zmq_msg_close(&part);
             if (errno == EINTR && index)
                 continue;
+            l->may_have = errno != EAGAIN;
             return errno == EAGAIN || errno == EINTR
                        ? 0
                        : error_set(err, ERR_IO, "%s: cannot receive: %s", l->endpoint, zmq_strerror(errno));

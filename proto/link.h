@@ -75,6 +75,9 @@ struct link_message {
 };
 /* 1 and a message, 0 when none waits, negative on error (too many or too large parts: dropped, counted, ERR_BOUND). */
 int link_receive(struct link *l, struct link_message *out, struct error *err);
+/* Whether link_receive is worth a call, which costs system calls: false once it or link_wait has found no message, until
+ * link_wait finds one or something is sent. For loops that wait by link_wait. */
+bool link_may_have(const struct link *l);
 void link_message_free(struct link_message *m);
 
 /* State of a connecting link, from socket monitoring: never connected yet, up, down (since), or refused by the peer's

@@ -1,10 +1,10 @@
 /* Waiting for several links at once, and being rung out of it by another thread (an eventfd). */
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-#include <zmq.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -56,36 +56,45 @@ void waker_destroy(struct waker *w)
     mem_free(w);
 }
 
+/* How long to sleep: no longer than a link wants to be looked after (a refused one connects again). */
+static int patience_ms(struct link *const *links, size_t count, int64_t end)
+{
+    int64_t left = end == INT64_MAX ? INT_MAX : end - clock_ms();
+    left = left < 0 ? 0 : left < INT_MAX ? left : INT_MAX;
+    for (size_t i = 0; i < count; i++) {
+        int patience = link_patience_ms(links[i]);
+        if (patience >= 0 && patience < left)
+            left = patience;
+    }
+    return (int)left;
+}
+
+/* ZeroMQ's own poll asks every socket, with some system calls each, before and after it sleeps; while tokens are under way
+ * that is a good part of a hop. So only those are asked that may have something by what we know, or whose descriptor says. */
 int link_wait(struct link *const *links, size_t count, struct waker *waker, int timeout_ms, bool *ready)
 {
-    zmq_pollitem_t items[WAIT_LINKS_MAX + 1];
+    struct pollfd fds[WAIT_LINKS_MAX + 1];
     if (count > WAIT_LINKS_MAX)
         return ERR_BOUND;
     int64_t end = timeout_ms < 0 ? INT64_MAX : clock_ms() + timeout_ms;
-    for (;;) {
-        int64_t left = end == INT64_MAX ? INT64_MAX : end - clock_ms();
-        if (left < 0)
-            left = 0;
-        /* Sleep no longer than a link wants to be looked after (a refused one connects again). */
+    for (size_t i = 0; i < count; i++)
+        fds[i] = (struct pollfd){.fd = link_events(links[i]), .events = POLLIN};
+    if (waker)
+        fds[count] = (struct pollfd){.fd = waker->fd, .events = POLLIN};
+    for (bool slept = false;; slept = true) {
+        int links_ready = 0, left = patience_ms(links, count, end);
         for (size_t i = 0; i < count; i++) {
-            int patience = link_patience_ms(links[i]);
-            if (patience >= 0 && patience < left)
-                left = patience;
-            ready[i] = false;
-            items[i] = (zmq_pollitem_t){.socket = link_socket(links[i]), .events = ZMQ_POLLIN};
+            int has = link_may_have(links[i]) || (slept && fds[i].revents) ? link_ask(links[i]) : 0;
+            if (has < 0)
+                return has;
+            links_ready += ready[i] = has;
         }
-        if (waker)
-            items[count] = (zmq_pollitem_t){.fd = waker->fd, .events = ZMQ_POLLIN};
-        int n = zmq_poll(items, (int)(count + (waker != NULL)), left == INT64_MAX ? -1 : (long)left);
-        if (n < 0)
-            return errno == EINTR ? 0 : ERR_IO;
-        bool rung = waker && items[count].revents;
+        bool rung = slept && waker && fds[count].revents;
         if (rung)
             waker_clear(waker);
-        int links_ready = 0;
-        for (size_t i = 0; i < count; i++)
-            links_ready += ready[i] = items[i].revents & ZMQ_POLLIN;
-        if (links_ready || rung || (end != INT64_MAX && clock_ms() >= end))
+        if (links_ready || rung || (slept && end != INT64_MAX && clock_ms() >= end))
             return links_ready;
+        if (poll(fds, count + (waker != NULL), left) < 0)
+            return errno == EINTR ? 0 : ERR_IO;
     }
 }

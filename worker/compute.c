@@ -241,7 +241,7 @@ static bool take_from_next(struct compute *c)
     struct link_message m;
     struct data_frame f;
     struct error err = {0};
-    int rc = c->next ? link_receive(c->next, &m, &err) : 0;
+    int rc = c->next && link_may_have(c->next) ? link_receive(c->next, &m, &err) : 0;
     if (rc <= 0)
         return false;
     if (decode(&m, &f, &err)) {
@@ -259,7 +259,7 @@ static bool take_from_data(struct compute *c)
 {
     struct link_message m;
     struct error err = {0};
-    if (c->outbox.full)
+    if (c->outbox.full || !link_may_have(c->w->data))
         return false;
     int rc = link_receive(c->w->data, &m, &err);
     if (rc == 0)

@@ -16,6 +16,7 @@
 #define EXPLAIN_MAX 4
 #define BARREN_MOST 4                 /* epochs in a row without a result, before the requests are held to blame */
 #define REBALANCE_EVERY_US INT64_C(2000000)
+#define CHILDREN_EVERY_US 50000
 #define LONGEST_WAIT_US 100000 /* signals may reach another thread: look at the flag now and then */
 
 static int step(struct runner *r, const struct cluster_event *event, struct error *err);
@@ -252,6 +253,24 @@ static void strip_endpoint(char *text, const char *endpoint)
     memmove(text, text + n, strlen(text + n) + 1);
 }
 
+/* A worker process of ours that ended is a node that was lost. Asking takes some system calls each: only now and then. */
+static int check_children(struct runner *r, struct error *err)
+{
+    struct error how = {0};
+    uint32_t node;
+    int64_t now = clock_us();
+    if (!r->spawn || now < r->children_at)
+        return 0;
+    r->children_at = now + CHILDREN_EVERY_US;
+    int rc = spawn_check(r->spawn, &node, &how);
+    if (!rc)
+        return 0;
+    if (r->o.no_recovery || !r->came_to_serve)
+        return error_set(err, rc, "%s", how.text);
+    struct cluster_event event = {.kind = CLUSTER_LINK, .node = node, .link = LINK_DOWN, .text = how.text};
+    return step(r, &event, err);
+}
+
 /* The cluster hears of the state; a node that was away between two looks is lost and back. */
 static int tell_link_state(struct runner *r, uint32_t node, enum link_state state, const char *text, struct error *err)
 {
@@ -259,8 +278,13 @@ static int tell_link_state(struct runner *r, uint32_t node, enum link_state stat
     c->told = true;
     c->state = state;
     snprintf(c->text, sizeof c->text, "%s", text);
-    if (state != LINK_UP)
+    if (state != LINK_UP) {
         c->offered_port = 0; /* it may be another process when it is there again */
+        r->children_at = 0;  /* how a process of ours ended says more than that it is gone */
+        int rc = check_children(r, err);
+        if (rc)
+            return rc;
+    }
     return step(r, &(struct cluster_event){.kind = CLUSTER_LINK, .node = node, .link = state, .text = c->text}, err);
 }
 
@@ -325,7 +349,8 @@ static int poll_controls(struct runner *r, struct error *err)
         struct error bad = {0};
         int got = 0;
         /* Messages first: what a node said before its connection broke still counts. */
-        while (!rc && (got = link_receive(r->controls[i].link, &message, &bad)) > 0) {
+        while (!rc && link_may_have(r->controls[i].link) &&
+               (got = link_receive(r->controls[i].link, &message, &bad)) > 0) {
             rc = take_message(r, i, &message, err);
             link_message_free(&message);
         }
@@ -444,20 +469,6 @@ static int send_work(struct runner *r, struct error *err)
     return rc;
 }
 
-/* A worker process of ours that ended is a node that was lost. */
-static int check_children(struct runner *r, struct error *err)
-{
-    struct error how = {0};
-    uint32_t node;
-    int rc = r->spawn ? spawn_check(r->spawn, &node, &how) : 0;
-    if (!rc)
-        return 0;
-    if (r->o.no_recovery || !r->came_to_serve)
-        return error_set(err, rc, "%s", how.text);
-    struct cluster_event event = {.kind = CLUSTER_LINK, .node = node, .link = LINK_DOWN, .text = how.text};
-    return step(r, &event, err);
-}
-
 /* Every worker that has a weights plane hears that the model can be had here. */
 static int offer_weights(struct runner *r, struct error *err)
 {
@@ -502,24 +513,38 @@ static int look_for_moves(struct runner *r, struct error *err)
     return *why ? step(r, &(struct cluster_event){.kind = CLUSTER_REPLAN, .text = why}, err) : 0;
 }
 
+/* Requests in, micro-batches out. */
+static int serve(struct runner *r, struct error *err)
+{
+    if (!r->reached || !r->scheduler)
+        return 0;
+    open_mail(r);
+    r->next_deadline = scheduler_tick(r->scheduler, clock_us());
+    return r->flowing && r->pipe ? send_work(r, err) : 0;
+}
+
 int loop_pass(struct runner *r, struct error *err)
 {
-    int rc = check_children(r, err);
+    int rc = 0;
+    if (r->flowing && r->pipe) { /* first what stages wait for: it is a good part of a hop's time */
+        rc = poll_pipe(r, err);
+        if (!rc)
+            rc = serve(r, err);
+    }
+    if (!rc)
+        rc = check_children(r, err);
     if (!rc && r->cluster)
         rc = poll_controls(r, err);
     if (!rc && r->offer)
         rc = offer_weights(r, err);
     if (!rc && r->pipe)
         rc = poll_pipe(r, err);
+    if (!rc)
+        rc = serve(r, err);
     if (!rc && r->reached && r->scheduler) {
-        open_mail(r);
-        r->next_deadline = scheduler_tick(r->scheduler, clock_us());
-        if (r->flowing && r->pipe)
-            rc = send_work(r, err);
-        if (!rc && r->cluster && r->flowing)
+        if (r->cluster && r->flowing)
             slowness_look(r, clock_us());
-        if (!rc)
-            rc = look_for_moves(r, err);
+        rc = look_for_moves(r, err);
         count_inside(r);
     }
     if (!rc && r->failure.code)

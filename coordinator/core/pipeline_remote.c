@@ -138,7 +138,7 @@ static int remote_poll(struct pipeline *p, struct pipeline_result *out, struct e
     int rc = flush(r, err);
     for (int end = 0; end < ENDS && !rc; end++) {
         struct link_message message;
-        while (!rc && (rc = link_receive(r->links[end], &message, err)) > 0) {
+        while (!rc && link_may_have(r->links[end]) && (rc = link_receive(r->links[end], &message, err)) > 0) {
             rc = take(r, end, &message, out, err);
             if (rc <= 0)
                 link_message_free(&message);

@@ -99,6 +99,7 @@ struct runner {
     double planned_corrections[CLUSTER_NODES_MAX]; /* as they were when the plan was made */
     bool moves, back;                 /* the next plan is free to move blocks; goes back to the old layout */
     struct rebalance rebalance;
+    int64_t children_at;              /* when to look at worker processes of ours again */
     int64_t rebalance_at;             /* when to look again */
     int64_t slowness_at;              /* the same, for stages that crawl */
     struct scheduler_extent slowness_widest[2]; /* what was under way at most: in this second, and in the one before */

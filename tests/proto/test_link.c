@@ -483,6 +483,52 @@ static void rude_peers_do_no_harm(void)
     node_close(&b);
 }
 
+/* A wait tells of each message, also of those that ZeroMQ took in while something else was done with the link, and a link
+ * that may have nothing has nothing. */
+static void a_wait_misses_nothing(void)
+{
+    struct node a, b;
+    REQUIRE(node_open(&a) && node_open(&b));
+    struct link *server = serve(&a, PLANE_DATA);
+    REQUIRE(server);
+    allow(&a, PLANE_DATA, &b);
+    struct link *client = dial(&b, PLANE_DATA, link_port(server), public_of(&a));
+    REQUIRE(client);
+    struct link_message m;
+    CHECK_INT(say(client, NULL, "here"), 0);
+    REQUIRE(receive(server, client, 5000, &m));
+    struct link_peer to = m.from;
+    link_message_free(&m);
+    for (int round = 0; round < check_thin(400) && !check_failures; round++) {
+        struct link *both[2] = {server, client};
+        bool ready[2];
+        CHECK_INT(link_receive(server, &m, NULL), 0);
+        CHECK(!link_may_have(server));
+        int count = 1 + round % 3;
+        for (int i = 0; i < count; i++)
+            CHECK_INT(say(client, NULL, "up"), 0);
+        usleep((useconds_t)(round % 7) * 50); /* they are under way, or there */
+        CHECK_INT(say(server, &to, "down"), 0);
+        for (int i = 0; i < count; i++) {
+            REQUIRE(link_wait(&server, 1, NULL, (int)check_patience_ms(), ready) == 1 && ready[0]);
+            CHECK(link_may_have(server));
+            REQUIRE(link_receive(server, &m, NULL) == 1);
+            CHECK(says(&m, "up"));
+            link_message_free(&m);
+        }
+        REQUIRE(link_wait(both, 2, NULL, (int)check_patience_ms(), ready) == 1 && !ready[0] && ready[1]);
+        REQUIRE(link_receive(client, &m, NULL) == 1);
+        CHECK(says(&m, "down"));
+        link_message_free(&m);
+        CHECK_INT(link_wait(both, 2, NULL, 0, ready), 0);
+        CHECK(!link_may_have(server) && !link_may_have(client));
+    }
+    link_close(client, 0);
+    link_close(server, 0);
+    node_close(&a);
+    node_close(&b);
+}
+
 static void *ring_later(void *context)
 {
     usleep(50000);
@@ -565,6 +611,7 @@ static const struct check_test tests[] = {
     {"a link survives its peer", a_link_survives_its_peer},
     {"queues are bounded", queues_are_bounded},
     {"rude peers do no harm", rude_peers_do_no_harm},
+    {"a wait misses nothing", a_wait_misses_nothing},
     {"a bell ends a wait", a_bell_ends_a_wait},
     {"the wire shows nothing", the_wire_shows_nothing},
 };
