@@ -45,13 +45,26 @@ static int gather(struct compute *c, const struct frame_work *w, uint32_t block,
     return batch_rows_gather(c->holding.rows, c->holding.table, c->spans, w->span_count, block, rows, err);
 }
 
+static bool sends_rows(const struct frame_work *w, const struct frame_share *share)
+{
+    return w->tokens && (!share || share->send);
+}
+
+/* Whether rows came out of the stage's last block, rather than being sent once more, or none. */
+static bool has_new_rows(const struct compute *c, const struct frame_work *w, const struct frame_share *share)
+{
+    if (!share)
+        return w->tokens;
+    return share->first_block != share->end_block &&
+           (sends_rows(w, share) || share->end_block == stage_options(c->holding.stage)->last_block + 1);
+}
+
 static int encode_work(struct compute *c, const struct frame_work *w, const struct frame_share *share,
                        uint32_t trace_count, struct error *err)
 {
     struct frame_work onward = *w;
     struct outbox *o = &c->outbox;
-    bool sends = w->tokens && (!share || share->send), again = share && share->first_block == share->end_block,
-         has_rows = sends || (share && !again && share->end_block == stage_options(c->holding.stage)->last_block + 1);
+    bool sends = sends_rows(w, share), fresh = has_new_rows(c, w, share), has_rows = sends || fresh;
     size_t bytes = has_rows ? activation_bytes(c->codec, w->tokens, c->session.width) : 0;
     onward.trace = c->trace;
     onward.trace_count = trace_count;
@@ -66,19 +79,24 @@ static int encode_work(struct compute *c, const struct frame_work *w, const stru
         char *at = buffer_reserve(&o->part[2], bytes);
         if (!at)
             return error_set(err, o->part[2].failed, "no memory for %zu bytes of activations", bytes);
-        if (again) {
-            if ((rc = gather(c, w, share->end_block, at, err)))
-                return rc;
-        } else {
+        if (fresh)
             activation_encode(c->codec, c->holding.out, w->tokens, c->session.width, at);
-            batch_rows_keep(c->holding.rows, c->holding.table, c->spans, w->span_count,
-                            stage_options(c->holding.stage)->last_block + 1, at);
-        }
+        else if ((rc = gather(c, w, share->end_block, at, err)))
+            return rc;
         o->part[2].size = onward.activation_bytes;
         o->parts = sends ? 3 : 2;
     }
     o->to_next = o->full = true;
     return 0;
+}
+
+/* The rows that encode_work has just encoded. After they are sent: writing where nothing was written for long takes longer
+ * than sending them, and the next stage waits. */
+static void keep_rows(struct compute *c, const struct frame_work *w, const struct frame_share *share)
+{
+    if (!session_is_last(&c->session) && has_new_rows(c, w, share))
+        batch_rows_keep(c->holding.rows, c->holding.table, c->spans, w->span_count,
+                        stage_options(c->holding.stage)->last_block + 1, c->outbox.part[2].data);
 }
 
 /* All blocks, or this stage's share of them where only gaps are filled. */
@@ -179,4 +197,5 @@ void compute_micro_batch(struct compute *c, const struct data_frame *f, const st
         return;
     }
     outbox_flush(c);
+    keep_rows(c, &f->work, place.share);
 }
