@@ -5,103 +5,8 @@
 #include <zmq.h>
 
 #include "base/clock.h"
-#include "proto/link.h"
+#include "tests/proto/link_nodes.h"
 #include "tests/proto/tap.h"
-
-/* A node: a key, a hub. */
-struct node {
-    struct node_key *key;
-    struct hub *hub;
-};
-
-static bool node_open(struct node *n)
-{
-    struct error err = {0};
-    *n = (struct node){0};
-    if (key_generate(&n->key, &err) || hub_create(n->key, &n->hub, &err)) {
-        CHECK_FAIL("%s", err.text);
-        return false;
-    }
-    return true;
-}
-
-static void node_close(struct node *n)
-{
-    hub_destroy(n->hub);
-    key_free(n->key);
-}
-
-static const char *public_of(const struct node *n)
-{
-    return key_public_text(n->key);
-}
-
-static void allow(struct node *n, enum link_plane plane, const struct node *peer)
-{
-    const char *keys[1] = {peer ? public_of(peer) : NULL};
-    CHECK_INT(hub_allow(n->hub, plane, keys, peer != NULL, NULL), 0);
-}
-
-static struct link *serve(struct node *n, enum link_plane plane)
-{
-    struct link *l = NULL;
-    struct error err = {0};
-    if (link_listen(n->hub, plane, "tcp://127.0.0.1:*", &l, &err))
-        CHECK_FAIL("%s", err.text);
-    return l;
-}
-
-static struct link *dial(struct node *n, enum link_plane plane, int port, const char *server_key)
-{
-    char endpoint[64];
-    struct link *l = NULL;
-    struct error err = {0};
-    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", port);
-    if (link_connect(n->hub, plane, endpoint, server_key, &l, &err))
-        CHECK_FAIL("%s", err.text);
-    return l;
-}
-
-/* Waits up to ms for one message on l while also looking after `other` (may be NULL). */
-static bool receive(struct link *l, struct link *other, int ms, struct link_message *m)
-{
-    int64_t end = clock_ms() + check_limit_ms(ms);
-    struct link *links[2] = {l, other};
-    bool ready[2];
-    struct error err = {0};
-    do {
-        if (link_receive(l, m, &err) == 1)
-            return true;
-        link_wait(links, other ? 2 : 1, NULL, 20, ready);
-    } while (clock_ms() < end);
-    return false;
-}
-
-static bool wait_state(struct link *l, struct link *other, enum link_state want, int ms)
-{
-    int64_t end = clock_ms() + check_limit_ms(ms);
-    struct link *links[2] = {l, other};
-    bool ready[2];
-    char text[256];
-    while (link_state(l, text, sizeof text) != want) {
-        if (clock_ms() > end) {
-            CHECK_FAIL("state is %d (%s), not %d", (int)link_state(l, NULL, 0), text, (int)want);
-            return false;
-        }
-        link_wait(links, other ? 2 : 1, NULL, 10, ready);
-    }
-    return true;
-}
-
-static int say(struct link *l, const struct link_peer *to, const char *text)
-{
-    return link_send(l, to, &(struct link_part){text, strlen(text)}, 1, NULL);
-}
-
-static bool says(const struct link_message *m, const char *text)
-{
-    return m->part_count == 1 && m->parts[0].size == strlen(text) && !memcmp(m->parts[0].data, text, strlen(text));
-}
 
 static void messages_carry_the_key_of_their_sender(void)
 {
@@ -483,81 +388,6 @@ static void rude_peers_do_no_harm(void)
     node_close(&b);
 }
 
-/* A wait tells of each message, also of those that ZeroMQ took in while something else was done with the link, and a link
- * that may have nothing has nothing. */
-static void a_wait_misses_nothing(void)
-{
-    struct node a, b;
-    REQUIRE(node_open(&a) && node_open(&b));
-    struct link *server = serve(&a, PLANE_DATA);
-    REQUIRE(server);
-    allow(&a, PLANE_DATA, &b);
-    struct link *client = dial(&b, PLANE_DATA, link_port(server), public_of(&a));
-    REQUIRE(client);
-    struct link_message m;
-    CHECK_INT(say(client, NULL, "here"), 0);
-    REQUIRE(receive(server, client, 5000, &m));
-    struct link_peer to = m.from;
-    link_message_free(&m);
-    for (int round = 0; round < check_thin(400) && !check_failures; round++) {
-        struct link *both[2] = {server, client};
-        bool ready[2];
-        CHECK_INT(link_receive(server, &m, NULL), 0);
-        CHECK(!link_may_have(server));
-        int count = 1 + round % 3;
-        for (int i = 0; i < count; i++)
-            CHECK_INT(say(client, NULL, "up"), 0);
-        usleep((useconds_t)(round % 7) * 50); /* they are under way, or there */
-        CHECK_INT(say(server, &to, "down"), 0);
-        for (int i = 0; i < count; i++) {
-            REQUIRE(link_wait(&server, 1, NULL, (int)check_patience_ms(), ready) == 1 && ready[0]);
-            CHECK(link_may_have(server));
-            REQUIRE(link_receive(server, &m, NULL) == 1);
-            CHECK(says(&m, "up"));
-            link_message_free(&m);
-        }
-        REQUIRE(link_wait(both, 2, NULL, (int)check_patience_ms(), ready) == 1 && !ready[0] && ready[1]);
-        REQUIRE(link_receive(client, &m, NULL) == 1);
-        CHECK(says(&m, "down"));
-        link_message_free(&m);
-        CHECK_INT(link_wait(both, 2, NULL, 0, ready), 0);
-        CHECK(!link_may_have(server) && !link_may_have(client));
-    }
-    link_close(client, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
-}
-
-static void *ring_later(void *context)
-{
-    usleep(50000);
-    waker_ring(context);
-    return NULL;
-}
-
-static void a_bell_ends_a_wait(void)
-{
-    struct node a;
-    struct waker *w = NULL;
-    REQUIRE(node_open(&a) && !waker_create(&w, NULL));
-    struct link *server = serve(&a, PLANE_CONTROL);
-    REQUIRE(server);
-    pthread_t thread;
-    bool ready;
-    pthread_create(&thread, NULL, ring_later, w);
-    int64_t start = clock_ms();
-    CHECK_INT(link_wait(&server, 1, w, 5000, &ready), 0);
-    CHECK(clock_ms() - start < 2000);
-    pthread_join(thread, NULL);
-    start = clock_ms();
-    CHECK_INT(link_wait(&server, 1, w, 100, &ready), 0); /* rung once, heard once */
-    CHECK(clock_ms() - start >= 95);
-    waker_destroy(w);
-    link_close(server, 0);
-    node_close(&a);
-}
-
 /* What an eavesdropper between two nodes sees holds none of what they say. */
 static void the_wire_shows_nothing(void)
 {
@@ -611,8 +441,6 @@ static const struct check_test tests[] = {
     {"a link survives its peer", a_link_survives_its_peer},
     {"queues are bounded", queues_are_bounded},
     {"rude peers do no harm", rude_peers_do_no_harm},
-    {"a wait misses nothing", a_wait_misses_nothing},
-    {"a bell ends a wait", a_bell_ends_a_wait},
     {"the wire shows nothing", the_wire_shows_nothing},
 };
 
