@@ -100,4 +100,22 @@ static inline bool says(const struct link_message *m, const char *text)
     return m->part_count == 1 && m->parts[0].size == strlen(text) && !memcmp(m->parts[0].data, text, strlen(text));
 }
 
+/* Two nodes and a link from b to a. */
+static inline bool pair_open(struct node *a, struct node *b, enum link_plane plane, struct link **server,
+                             struct link **client)
+{
+    if (!node_open(a) || !node_open(b) || !(*server = serve(a, plane)))
+        return false;
+    allow(a, plane, b);
+    return (*client = dial(b, plane, link_port(*server), public_of(a)));
+}
+
+static inline void pair_close(struct node *a, struct node *b, struct link *server, struct link *client)
+{
+    link_close(client, 0);
+    link_close(server, 0);
+    node_close(a);
+    node_close(b);
+}
+
 #endif

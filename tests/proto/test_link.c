@@ -11,12 +11,8 @@
 static void messages_carry_the_key_of_their_sender(void)
 {
     struct node a, b;
-    REQUIRE(node_open(&a) && node_open(&b));
-    struct link *server = serve(&a, PLANE_DATA);
-    REQUIRE(server);
-    allow(&a, PLANE_DATA, &b);
-    struct link *client = dial(&b, PLANE_DATA, link_port(server), public_of(&a));
-    REQUIRE(client);
+    struct link *server, *client;
+    REQUIRE(pair_open(&a, &b, PLANE_DATA, &server, &client));
     static uint32_t big[2 << 20];
     for (size_t i = 0; i < sizeof big / sizeof *big; i++)
         big[i] = (uint32_t)(i * 2654435761u);
@@ -39,10 +35,7 @@ static void messages_carry_the_key_of_their_sender(void)
     link_message_free(&m);
     CHECK_INT(link_state(client, NULL, 0), LINK_UP);
     CHECK_INT(hub_refused(a.hub), 0);
-    link_close(client, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, client);
 }
 
 /* stderr into a file for the duration, to count what was logged. */
@@ -169,22 +162,15 @@ static void a_server_must_prove_its_key(void)
     CHECK_INT(link_connect(b.hub, PLANE_CONTROL, "127.0.0.1:1", public_of(&a), &none, &err), ERR_USAGE);
     CHECK_INT(link_connect(b.hub, PLANE_CONTROL, "tcp://127.0.0.1", public_of(&a), &none, &err), ERR_USAGE);
     CHECK_INT(link_listen(b.hub, PLANE_CONTROL, "ipc:///tmp/x", &none, &err), ERR_USAGE);
-    link_close(client, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, client);
     node_close(&other);
 }
 
 static void plain_clients_are_refused(void)
 {
     struct node a, b;
-    REQUIRE(node_open(&a) && node_open(&b));
-    struct link *server = serve(&a, PLANE_CONTROL);
-    REQUIRE(server);
-    allow(&a, PLANE_CONTROL, &b);
-    struct link *good = dial(&b, PLANE_CONTROL, link_port(server), public_of(&a));
-    REQUIRE(good && wait_state(good, NULL, LINK_UP, 3000));
+    struct link *server, *good;
+    REQUIRE(pair_open(&a, &b, PLANE_CONTROL, &server, &good) && wait_state(good, NULL, LINK_UP, 3000));
     log_begin();
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", link_port(server));
@@ -232,10 +218,7 @@ static void plain_clients_are_refused(void)
     close(mute);
     close(greedy);
     zmq_ctx_term(context);
-    link_close(good, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, good);
 }
 
 static void a_link_survives_its_peer(void)
@@ -288,12 +271,8 @@ static void a_link_survives_its_peer(void)
 static void queues_are_bounded(void)
 {
     struct node a, b;
-    REQUIRE(node_open(&a) && node_open(&b));
-    struct link *server = serve(&a, PLANE_DATA);
-    REQUIRE(server);
-    allow(&a, PLANE_DATA, &b);
-    struct link *client = dial(&b, PLANE_DATA, link_port(server), public_of(&a));
-    REQUIRE(client && wait_state(client, NULL, LINK_UP, 3000));
+    struct link *server, *client;
+    REQUIRE(pair_open(&a, &b, PLANE_DATA, &server, &client) && wait_state(client, NULL, LINK_UP, 3000));
     static char block[1 << 20];
     struct link_part part = {block, sizeof block};
     int sent = 0, rc = 0;
@@ -313,10 +292,7 @@ static void queues_are_bounded(void)
     }
     CHECK_INT(got, sent); /* nothing was dropped */
     CHECK_INT(link_send(client, NULL, &part, 1, NULL), 0);
-    link_close(client, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, client);
 }
 
 /* An allowed peer that misbehaves at ZeroMQ's level: too many parts, too large a part, a borrowed name. */
@@ -382,10 +358,7 @@ static void rude_peers_do_no_harm(void)
     zmq_close(raw[0]);
     zmq_close(raw[1]);
     zmq_ctx_term(context);
-    link_close(good, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, good);
 }
 
 /* What an eavesdropper between two nodes sees holds none of what they say. */

@@ -9,12 +9,8 @@
 static void a_wait_misses_nothing(void)
 {
     struct node a, b;
-    REQUIRE(node_open(&a) && node_open(&b));
-    struct link *server = serve(&a, PLANE_DATA);
-    REQUIRE(server);
-    allow(&a, PLANE_DATA, &b);
-    struct link *client = dial(&b, PLANE_DATA, link_port(server), public_of(&a));
-    REQUIRE(client);
+    struct link *server, *client;
+    REQUIRE(pair_open(&a, &b, PLANE_DATA, &server, &client));
     struct link_message m;
     CHECK_INT(say(client, NULL, "here"), 0);
     REQUIRE(receive(server, client, 5000, &m));
@@ -44,10 +40,7 @@ static void a_wait_misses_nothing(void)
         CHECK_INT(link_wait(both, 2, NULL, 0, ready), 0);
         CHECK(!link_may_have(server) && !link_may_have(client));
     }
-    link_close(client, 0);
-    link_close(server, 0);
-    node_close(&a);
-    node_close(&b);
+    pair_close(&a, &b, server, client);
 }
 
 static void *ring_later(void *context)
