@@ -513,11 +513,12 @@ static int look_for_moves(struct runner *r, struct error *err)
     return *why ? step(r, &(struct cluster_event){.kind = CLUSTER_REPLAN, .text = why}, err) : 0;
 }
 
-/* Requests in, micro-batches out. */
+/* Results and requests in, micro-batches out. */
 static int serve(struct runner *r, struct error *err)
 {
-    if (!r->reached || !r->scheduler)
-        return 0;
+    int rc = r->pipe ? poll_pipe(r, err) : 0;
+    if (rc || !r->reached || !r->scheduler)
+        return rc;
     open_mail(r);
     r->next_deadline = scheduler_tick(r->scheduler, clock_us());
     return r->flowing && r->pipe ? send_work(r, err) : 0;
@@ -525,21 +526,16 @@ static int serve(struct runner *r, struct error *err)
 
 int loop_pass(struct runner *r, struct error *err)
 {
-    int rc = 0;
-    if (r->flowing && r->pipe) { /* first what stages wait for: it is a good part of a hop's time */
-        rc = poll_pipe(r, err);
-        if (!rc)
-            rc = serve(r, err);
-    }
+    /* First what stages wait for: it is a good part of a hop's time. */
+    const bool flowed = r->flowing && r->pipe;
+    int rc = flowed ? serve(r, err) : 0;
     if (!rc)
         rc = check_children(r, err);
     if (!rc && r->cluster)
         rc = poll_controls(r, err);
     if (!rc && r->offer)
         rc = offer_weights(r, err);
-    if (!rc && r->pipe)
-        rc = poll_pipe(r, err);
-    if (!rc)
+    if (!rc && !(flowed && r->flowing))
         rc = serve(r, err);
     if (!rc && r->reached && r->scheduler) {
         if (r->cluster && r->flowing)
