@@ -14,6 +14,7 @@
 #define REBALANCE_NODES_MAX 16u
 #define STICKY 1.10 /* what lies in memory stays there while no other plan is so much better */
 #define NEAR 1.02   /* a plan in which most blocks stay will do for a move if it is so nearly the best */
+#define QUICK 2.0   /* and for going on after a loss where blocks move by themselves later */
 
 struct planning_input replan_input(const struct runner *r)
 {
@@ -233,6 +234,7 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
 {
     struct layout held = r->layout;
     struct plan kept;
+    double near = r->moves ? NEAR : r->came_to_serve && moves_by_itself(r) ? QUICK : STICKY;
     if (r->back && layout_plan(r, v, &r->old_layout, out))
         return 0;
     int rc = solve(r, v, out, err);
@@ -243,11 +245,11 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
         found_layout(r, &held);
     bool stays = !r->moves && layout_plan(r, v, &held, &kept);
     if ((stays && (kept.value_s <= STICKY * out->value_s || (found && moves_by_itself(r)))) ||
-        (near_plan(r, v, &held, &kept) && kept.value_s <= (r->moves ? NEAR : STICKY) * out->value_s)) {
+        (near_plan(r, v, &held, &kept) && kept.value_s <= near * out->value_s)) {
         if (kept.value_s > STICKY * out->value_s)
-            log_warn("stages found in memory stay; another plan is predicted to be %.0f %% faster, and blocks move when "
+            log_warn("stages found in memory stay%s; another plan is predicted to be %.0f %% faster, and blocks move when "
                      "measured times say so too, or by 'brigade rebalance'",
-                     (kept.value_s / out->value_s - 1) * 100);
+                     found ? "" : " in their order", (kept.value_s / out->value_s - 1) * 100);
         kept.bound_s = out->bound_s;
         *out = kept;
     }
