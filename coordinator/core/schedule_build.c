@@ -154,8 +154,12 @@ static struct mix look_around(const struct scheduler *s)
 /* How many of the sequences that could decode now go into this micro-batch: their share of all that decode. */
 static uint32_t decode_share(struct scheduler *s, const struct mix *m)
 {
-    if (s->pace && !s->o.fixed_groups)
-        s->groups = pace_groups(s->pace, m->decoding, s->groups, s->o.in_flight);
+    if (s->pace && !s->o.fixed_groups) {
+        uint32_t before = s->groups;
+        s->groups = pace_groups(s->pace, m->decoding, before, s->o.in_flight);
+        if (s->groups != before)
+            s->tried = PACE_TRIED * s->groups;
+    }
     return m->under_way < s->groups ? (m->decoding + s->groups - 1) / s->groups : 0;
 }
 
@@ -172,6 +176,10 @@ static uint32_t chunk_beside(struct scheduler *s, const struct mix *m, uint32_t 
         return 0;
     if (!decodes)
         return pace_filler(s->pace, &load, s->o.stages - groups, most);
+    if (s->tried && !pace_knows(s->pace, decodes)) { /* it looked better than it may be: that is found out at once */
+        s->tried--;
+        return 0;
+    }
     if (++s->ridden > PACE_RIDING_MOST * groups) {
         if (s->ridden >= (PACE_RIDING_MOST + 1) * groups)
             s->ridden = 0;

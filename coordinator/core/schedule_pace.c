@@ -209,6 +209,14 @@ static double hoped_seconds(const struct pace *p, uint32_t stage, uint32_t decod
     return least;
 }
 
+bool pace_knows(const struct pace *p, uint32_t decodes)
+{
+    for (uint32_t s = 0; s < p->stages; s++)
+        if (decodes > p->decodes || !fresh(&p->rows[s], decodes))
+            return false;
+    return true;
+}
+
 typedef double seconds_of(const struct pace *p, uint32_t stage, uint32_t decodes);
 
 /* Seconds of a round of `decoding` sequences in `groups` micro-batches; 0: unknown. */
@@ -233,7 +241,7 @@ uint32_t pace_groups(const struct pace *p, uint32_t decoding, uint32_t now, uint
     double shortest = decoding >= best ? round_seconds(p, decoding, best, hoped_seconds) * CLEARLY : 0;
     if (shortest <= 0)
         return best;
-    for (uint32_t groups = 1; groups <= most && groups <= decoding; groups++) {
+    for (uint32_t groups = most < decoding ? most : decoding; groups; groups--) {
         double seconds = round_seconds(p, decoding, groups, hoped_seconds);
         if (seconds > 0 && seconds < shortest) {
             shortest = seconds;

@@ -19,6 +19,8 @@
 #define PACE_CROWD 4
 /* Rounds in a row in which prompts ride; the next goes without, to be measured. */
 #define PACE_RIDING_MOST 24
+/* Rounds without prompts, at most, when the number of micro-batches is another one and its times are not known. */
+#define PACE_TRIED 8
 
 struct pace;
 
@@ -40,12 +42,14 @@ void pace_learn(struct pace *p, const struct pace_batch *batch, const struct fra
 
 /* Seconds of a decoding micro-batch on a stage; between and beyond what was measured a guess; 0: unknown. */
 double pace_decode_seconds(const struct pace *p, uint32_t stage, uint32_t decodes);
+/* Whether all stages were measured of late with micro-batches of so many decoding sequences and nothing else. */
+bool pace_knows(const struct pace *p, uint32_t decodes);
 /* Seconds that a prompt token adds on a stage; 0: unknown. */
 double pace_prompt_seconds(const struct pace *p, uint32_t stage);
 
 /* Micro-batches (1 to `most`) into which `decoding` sequences are dealt: the number with the shortest round, for a
  * round takes as long as its slowest stage needs for all micro-batches, and as long as one micro-batch needs through
- * all stages and back. `now` is the number in use: it stays unless another is clearly better, or nothing is known. */
+ * all stages and back; of equally short ones the largest. `now` is the number in use: it stays unless another is clearly better, or nothing is known. */
 uint32_t pace_groups(const struct pace *p, uint32_t decoding, uint32_t now, uint32_t most);
 /* What streams: micro-batches under way, sequences in each, and how much longer their round may take for prompts. */
 struct pace_load {

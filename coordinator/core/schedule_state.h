@@ -52,6 +52,7 @@ struct scheduler {
     uint32_t groups;         /* in use now, ≤ o.in_flight */
     double rider_credit;     /* prompt tokens that may ride and did not yet; less than one is kept for the next round */
     uint32_t riders;         /* of each micro-batch of this round */
+    uint32_t tried;          /* micro-batches of a new number of them that may still go without prompts, to be measured */
     uint32_t ridden;         /* micro-batches since the last round in which no prompt rode */
     struct prefix_cache *pages;
     uint32_t promised;       /* reserved pages that running sequences have not taken yet */
