@@ -243,7 +243,7 @@ static int bench(struct bench_options *o, struct error *err)
     struct runner_energy energy;
     char energy_text[160];
     double read = 0, peak = 0, bytes, macs;
-    uint32_t longest = 0, widest = 1;
+    uint32_t longest = 0, widest = 1, narrowest = UINT32_MAX; /* sequences */
     int64_t cache = 0; /* tokens, in whole pages a sequence: nobody waits or makes room for another */
     if (!rows)
         return error_set(err, ERR_NOMEM, "out of memory");
@@ -252,6 +252,7 @@ static int bench(struct bench_options *o, struct error *err)
         uint32_t need = rows[i].prefill ? rows[i].tokens + 1 : rows[i].context + rows[i].tokens + 1;
         longest = need > longest ? need : longest;
         widest = rows[i].batch > widest ? rows[i].batch : widest;
+        narrowest = !rows[i].prefill && rows[i].batch < narrowest ? rows[i].batch : narrowest;
         int64_t tokens = (int64_t)rows[i].batch * ((need + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS);
         cache = tokens > cache ? tokens : cache;
     }
@@ -264,6 +265,8 @@ static int bench(struct bench_options *o, struct error *err)
     const struct row *decoding = count && !rows[count - 1].prefill ? &rows[count - 1] : NULL;
     o->compute.prompt_tokens = decoding ? decoding->context : rows[0].tokens;
     o->compute.output_tokens = decoding ? decoding->tokens : 1;
+    if (!o->compute.objective && decoding && narrowest > 1)
+        o->compute.objective = "throughput";
     o->compute.concurrency = o->compute.objective && !strcmp(o->compute.objective, "throughput") ? widest : 1;
     int threads_all = (int)o->compute.threads * (o->compute.stages > 1 && !o->compute.config ? (int)o->compute.stages : 1);
     int rc = o->compute.config ? 0 : probe_machine(threads_all, &read, &peak, err);

@@ -140,6 +140,12 @@ def test_bench_trace_tells_the_parts_of_a_hop():
     assert all(hop[part] > 0 for part in ("serialise_us", "encrypt_us", "decrypt_us", "wake_us"))
 
 
+def test_bench_plans_for_what_it_measures():
+    """One sequence takes as long however blocks are dealt, and 7 and 1 save it a little; several want equal stages."""
+    stages = brigade_json("bench", "-m", MODEL, "-p", "0", "-n", 12, "-b", 8, "-t", 1, "-r", 1, "--stages", 2)["stage_list"]
+    assert all(s["last_block"] - s["first_block"] >= 1 for s in stages), stages
+
+
 def test_bench_keys():
     bench = brigade_json("bench", "-m", MODEL, "-p", "16", "-n", 8, "-b", "1,2", "-t", 1, "-r", 1)
     assert {(r["kind"], r["tokens"], r["batch"]) for r in bench["rows"]} == {("pp", 16, 1), ("tg", 8, 1), ("tg", 8, 2)}

@@ -110,10 +110,12 @@ def test_crawling_is_slow_and_stays():
     names = [worker.name for worker in lab.cluster.workers]
     victim = with_stage(server, names)[1]
     name = names[victim]
+    # Profiles that were measured while other instrumented programs had the cores say too much: slow is three times of that.
+    times = 24 if THIN else 8
 
     def crawl():
         struck = time.monotonic()
-        lab.set(victim, factor * 8)
+        lab.set(victim, factor * times)
         took = server.told(f'"{name}" is slow: .*it answers', struck)[0]
         assert detail(server, name) == "slow", nodes_of(server)
         until(lambda: looked(lab.cluster, name) == "slow")  # the worker hears of it with the next heartbeat
@@ -123,7 +125,7 @@ def test_crawling_is_slow_and_stays():
         assert detail(server, name) == "", nodes_of(server)
         return took
     took, late = meanwhile(server, want, crawl)
-    print(f"     eight times as slow: said after {took:.2f} s")
+    print(f"     {times} times as slow: said after {took:.2f} s")
     assert took < 2 + MARGIN + late, f"a crawling worker was noticed after {took:.2f} s"
 
     if THIN:  # a hundred times of what is slow by itself would take minutes
