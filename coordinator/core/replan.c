@@ -14,7 +14,7 @@
 #define REBALANCE_NODES_MAX 16u
 #define STICKY 1.10 /* what lies in memory stays there while no other plan is so much better */
 #define NEAR 1.02   /* a plan in which most blocks stay will do for a move if it is so nearly the best */
-#define QUICK 2.0   /* and for going on after a loss where blocks move by themselves later */
+#define QUICK 2.0   /* and for going on without a node where blocks move by themselves later */
 
 struct planning_input replan_input(const struct runner *r)
 {
@@ -234,7 +234,6 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
 {
     struct layout held = r->layout;
     struct plan kept;
-    double near = r->moves ? NEAR : r->came_to_serve && moves_by_itself(r) ? QUICK : STICKY;
     if (r->back && layout_plan(r, v, &r->old_layout, out))
         return 0;
     int rc = solve(r, v, out, err);
@@ -243,7 +242,8 @@ static int choose(struct runner *r, const struct view *v, struct plan *out, stru
     bool found = !r->came_to_serve;
     if (found)
         found_layout(r, &held);
-    bool stays = !r->moves && layout_plan(r, v, &held, &kept);
+    bool whole = layout_plan(r, v, &held, &kept), stays = whole && !r->moves;
+    double near = !found && !whole && moves_by_itself(r) ? QUICK : r->moves ? NEAR : STICKY;
     if ((stays && (kept.value_s <= STICKY * out->value_s || (found && moves_by_itself(r)))) ||
         (near_plan(r, v, &held, &kept) && kept.value_s <= near * out->value_s)) {
         if (kept.value_s > STICKY * out->value_s)

@@ -49,7 +49,8 @@ double pace_prompt_seconds(const struct pace *p, uint32_t stage);
 
 /* Micro-batches (1 to `most`) into which `decoding` sequences are dealt: the number with the shortest round, for a
  * round takes as long as its slowest stage needs for all micro-batches, and as long as one micro-batch needs through
- * all stages and back; of equally short ones the largest. `now` is the number in use: it stays unless another is clearly better, or nothing is known. */
+ * all stages and back; of equally short ones the largest. `now` is the number in use: it stays unless another is clearly
+ * better, or nothing is known. */
 uint32_t pace_groups(const struct pace *p, uint32_t decoding, uint32_t now, uint32_t most);
 /* What streams: micro-batches under way, sequences in each, and how much longer their round may take for prompts. */
 struct pace_load {

@@ -1,6 +1,8 @@
 /* The pipe's links against a stage of our own: one that does not know us yet, and one that is another process than it was. */
 #include "tests/check.h"
 
+#include <poll.h>
+
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "coordinator/core/pipeline_remote.h"
@@ -39,12 +41,16 @@ static void stage_allow(struct stage *s, const char *key)
     CHECK_INT(hub_allow(s->hub, PLANE_DATA, &key, 1, NULL), 0);
 }
 
-/* Another process at the same place. */
+/* Another process at the same place, once nobody else's connection has its port. */
 static bool stage_again(struct stage *s)
 {
     struct error err = {0};
+    int64_t end = clock_ms() + check_patience_ms();
+    int rc;
     link_close(s->data, 0);
-    if (link_listen(s->hub, PLANE_DATA, s->endpoint, &s->data, &err)) {
+    while ((rc = link_listen(s->hub, PLANE_DATA, s->endpoint, &s->data, &err)) == ERR_IO && clock_ms() < end)
+        poll(NULL, 0, 20);
+    if (rc) {
         CHECK_FAIL("%s", err.text);
         s->data = NULL;
     }

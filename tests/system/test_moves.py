@@ -117,7 +117,7 @@ def test_stages_keep_their_order_though_one_has_become_slower():
     """Another order would be faster, and computes everything again: that is left for when no answer waits."""
     if THIN:
         raise SkipTest("where programs are slow by themselves, stages never drift far enough from the plan in this time")
-    want, prompt = undisturbed()
+    want, _ = undisturbed()
     lab = Changing(4, slowdown(8), "", alike=True)
     server = Server("-c", lab.cluster.config, "--split", "2,4,2")  # other orders are at most twice as fast
     stream = Stream(server)

@@ -172,12 +172,14 @@ def test_another_coordinator_takes_over():
     started = time.monotonic()
     second = Server("-c", cluster.config, "--stages", 3)
     took = time.monotonic() - started
-    assert [node["stage"] for node in json.loads(second.get("/status"))["nodes"]] == layout
+    status = json.loads(second.get("/status"))
+    assert [node["stage"] for node in status["nodes"]] == layout
     assert second.text(**asked(1))["choices"][0]["text"] == want
     assert sum(worker.errors().count(" read in ") for worker in cluster.workers) == reads
     assert sum(worker.errors().count(", kept in ") for worker in cluster.workers) == 3
     print(f"     took over in {took:.1f} s, links measured again")
-    assert "stages found in memory stay" in second.stop()
+    log = second.stop()
+    assert "stages found in memory stay" in log, (log, status)
     planned = [stage["device"] for stage in brigade_json("plan", "-c", cluster.config, "-m", MODEL, "--stages", 3)["stages"]]
     assert abs(planned.index(far[0]) - planned.index(far[1])) == 2, planned
     cluster.stop()
