@@ -83,23 +83,28 @@ class Stream(threading.Thread):
         assert not self.failed and not self.is_alive(), self.failed
 
 
-def killed_at_last(count, *options, extra="", again=0):
-    """Kills the worker of the last stage in the middle of an answer. Returns the text, how the replay went, the tokens
-    that stage 0 computed from the kill on (at least `again` are waited for), and the log."""
-    cluster = Cluster(count, env=SLOW, extra=extra, alike=True)
-    server = Server("-c", cluster.config, *options)
+def killed_at_last(count, *options, extra="", again=0, slow=0):
+    """Kills the worker of the last stage in the middle of an answer; with `slow` that of stage 1 has become so many times as
+    slow before, and measured times say so. Those that are left keep their places. Returns the text, how the replay went, the
+    tokens that stage 0 computed from the kill on (at least `again` are waited for), and the log."""
+    lab = Changing(count, slowdown(8), extra, alike=True)
+    server = Server("-c", lab.cluster.config, *options)
     stream = Stream(server)
-    stream.wait_for(30)
-    first, last = at_stage(server, 0), at_stage(server, 2)
+    stream.wait_for(10 if slow else 30)
+    first, middle, last = (at_stage(server, stage) for stage in range(3))
+    if slow:
+        lab.set(int(middle[1:]), slowdown(8) * slow)
+        stream.wait_for(200)
     before = counted(server, first, undisturbed()[1])  # so that the prompt is not among what comes after
     assert stream.is_alive(), "the answer was over before anybody was killed"
-    cluster.workers[int(last[1:])].kill()
+    lab.cluster.workers[int(last[1:])].kill()
     stream.end()
     server.settle()
     status = json.loads(server.get("/status"))
+    assert [at_stage(server, stage) for stage in range(2)] == [first, middle], (first, middle, last, status["nodes"])
     computed = counted(server, first, before + again, still=1) - before
     log = server.stop()
-    cluster.stop()
+    lab.cluster.stop()
     assert status["recoveries"] == 1, status["recoveries"]
     return stream.text, status["replay_tokens"], computed, log
 
@@ -118,23 +123,11 @@ def test_stages_keep_their_order_though_one_has_become_slower():
     if THIN:
         raise SkipTest("where programs are slow by themselves, stages never drift far enough from the plan in this time")
     want, _ = undisturbed()
-    lab = Changing(4, slowdown(8), "", alike=True)
-    server = Server("-c", lab.cluster.config, "--split", "2,4,2")  # other orders are at most twice as fast
-    stream = Stream(server)
-    stream.wait_for(10)
-    order = [at_stage(server, stage) for stage in range(3)]
-    lab.set(int(order[1][1:]), slowdown(8) * 6)
-    stream.wait_for(200)
-    lab.cluster.workers[int(order[2][1:])].kill()
-    stream.end()
-    server.settle()
-    status = json.loads(server.get("/status"))
-    assert [at_stage(server, stage) for stage in range(2)] == order[:2], (order, status["nodes"])
-    log = server.stop()
-    lab.cluster.stop()
-    assert stream.text == want
+    # Of this split other orders are at most twice as fast.
+    text, replay, _, log = killed_at_last(4, "--split", "2,4,2", slow=6)
+    assert text == want
     assert "stages found in memory stay in their order; another plan is predicted to be" in log, log
-    assert status["replay_tokens"]["computed"] <= PAGE and "1 re-sent from stage 1" in log, log
+    assert replay["computed"] <= PAGE and "1 re-sent from stage 1" in log, log
 
 
 def test_those_that_are_left_share_the_blocks():
