@@ -1,8 +1,6 @@
 /* Echoes of three sizes, and lines through them. Owns nothing between calls. */
 #include "execution/measure_link.h"
 
-#include <time.h>
-
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -66,10 +64,9 @@ static int await_answer(struct echoing *e, double *held, struct error *err)
 static int echo(struct echoing *e, size_t bytes, bool empty, double *seconds, struct error *err)
 {
     uint32_t pause_us = e->o->pause_us ? e->o->pause_us : PAUSE_US;
-    const struct timespec pause = {.tv_nsec = (long)pause_us * 1000};
     struct buffer header = {0};
     double held = 0;
-    nanosleep(&pause, NULL);
+    rehearsal_pause(e->o->rehearsal, pause_us);
     int64_t start = clock_ns();
     int rc = frame_encode_echo(++e->id, bytes, empty, false, pause_us, &header, err);
     if (!rc) {

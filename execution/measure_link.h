@@ -6,11 +6,12 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "proto/link.h"
+#include "proto/rehearsal.h"
 
 struct link_measuring {
     struct link *const *links; /* [0] is measured; the others are only waited for too, as they will be */
     size_t link_count;
+    struct rehearsal *rehearsal; /* of the thread's, with which it will wait for work; or NULL */
     size_t token_bytes;        /* of activations with one decoded token; 0: none */
     size_t chunk_bytes;        /* with a prompt chunk; 0: rates are not measured */
     uint32_t rounds;           /* small echoes, 1 to 256 */

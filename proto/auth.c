@@ -17,7 +17,7 @@
 #define ZAP_TEXT 256
 #define WATCHES_MAX 1024
 
-static const char *const plane_names[PLANE_COUNT] = {"control", "data", "join", "weights"};
+static const char *const plane_names[PLANE_COUNT] = {"control", "data", "join", "weights", "self"};
 
 bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key)
 {

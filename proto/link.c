@@ -30,10 +30,15 @@ struct link {
     int retry_wait_ms;
 };
 
+static bool carries_frames(enum link_plane plane)
+{
+    return plane == PLANE_DATA || plane == PLANE_SELF;
+}
+
 /* The largest part that a plane carries. */
 static size_t largest_part(enum link_plane plane)
 {
-    return plane == PLANE_DATA      ? FRAME_PAYLOAD_BYTES_MAX
+    return carries_frames(plane)    ? FRAME_PAYLOAD_BYTES_MAX
            : plane == PLANE_WEIGHTS ? WEIGHTS_PART_BYTES_MAX
                                     : FRAME_HEADER_BYTES_MAX;
 }
@@ -41,13 +46,13 @@ static size_t largest_part(enum link_plane plane)
 /* What all planes ask of ZeroMQ. Data frames and weights may be large and slow to cross: their connection may be silent longer. */
 static int set_common(void *s, enum link_plane plane, const char *endpoint, const struct node_key *key)
 {
-    const bool bulk = plane == PLANE_DATA || plane == PLANE_WEIGHTS;
+    const bool frames = carries_frames(plane), bulk = frames || plane == PLANE_WEIGHTS;
     const struct {
         int option, value;
     } ints[] = {
         {ZMQ_LINGER, 0},
-        {ZMQ_SNDHWM, plane == PLANE_DATA ? 64 : 512},
-        {ZMQ_RCVHWM, plane == PLANE_DATA ? 16 : 512},
+        {ZMQ_SNDHWM, frames ? 64 : 512},
+        {ZMQ_RCVHWM, frames ? 16 : 512},
         {ZMQ_HANDSHAKE_IVL, 5000},
         {ZMQ_CONNECT_TIMEOUT, 3000},
         {ZMQ_RECONNECT_IVL, 50},
@@ -62,7 +67,7 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
         if (zmq_setsockopt(s, ints[i].option, &ints[i].value, sizeof ints[i].value))
             return -1;
     int64_t largest = (int64_t)largest_part(plane);
-    uint64_t affinity = plane == PLANE_DATA ? 2 : plane == PLANE_WEIGHTS ? 4 : 1;
+    uint64_t affinity = frames ? 2 : plane == PLANE_WEIGHTS ? 4 : 1;
     return zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &largest, sizeof largest) ||
            zmq_setsockopt(s, ZMQ_AFFINITY, &affinity, sizeof affinity) ||
            zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, key_secret_text(key), KEY_TEXT) ||
@@ -72,7 +77,7 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
 static int link_create(struct hub *hub, enum link_plane plane, const char *endpoint, bool listening,
                        struct link **out, struct error *err)
 {
-    static const char *const domains[PLANE_COUNT] = {"control", "data", "join", "weights"};
+    static const char *const domains[PLANE_COUNT] = {"control", "data", "join", "weights", "self"};
     if ((unsigned)plane >= PLANE_COUNT)
         return error_set(err, ERR_INTERNAL, "plane %d is not known", (int)plane);
     if (strncmp(endpoint, "tcp://", 6) || strlen(endpoint) >= sizeof((struct link *)0)->endpoint)

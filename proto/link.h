@@ -18,8 +18,9 @@ struct link;
 
 /* PLANE_JOIN is for boards that are not known yet: encrypted like the others, but any key may connect after
  * hub_admit_guests, and what it says is believed only with a proof (proto/join.h). Weights travel on a plane of their
- * own, so that megabytes of them delay neither heartbeats nor activations. */
-enum link_plane { PLANE_CONTROL, PLANE_DATA, PLANE_JOIN, PLANE_WEIGHTS, PLANE_COUNT };
+ * own, so that megabytes of them delay neither heartbeats nor activations. PLANE_SELF is a node's own (rehearsal.h), like
+ * PLANE_DATA in everything. */
+enum link_plane { PLANE_CONTROL, PLANE_DATA, PLANE_JOIN, PLANE_WEIGHTS, PLANE_SELF, PLANE_COUNT };
 
 /* Starts the context and the ZAP thread. `key` is borrowed and must outlive the hub. */
 int hub_create(const struct node_key *key, struct hub **out, struct error *err);

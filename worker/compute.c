@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -179,9 +178,8 @@ static void answer_echo(struct compute *c, const struct data_frame *f, const str
     struct buffer header = {0};
     size_t parts = f->echo_bytes && !f->echo_empty ? 2 : 1;
     struct error err = {0};
-    struct timespec hold = {.tv_nsec = (long)f->echo_hold_us * 1000};
     if (f->echo_hold_us)
-        nanosleep(&hold, NULL);
+        rehearsal_pause(c->rehearsal, f->echo_hold_us);
     uint32_t held_us = f->echo_hold_us ? (uint32_t)(clock_us() - received_us) : 0;
     if (!frame_encode_echo(f->echo_id, parts == 2 ? f->echo_bytes : 0, false, true, held_us, &header, NULL)) {
         struct link_part reply[2] = {{header.data, header.size}, {m->parts[1].data, m->parts[1].size}};
@@ -208,9 +206,11 @@ static void take_frame(struct compute *c, const struct link_message *m, int64_t 
         return;
     switch (session_receive(&c->session, &m->from, &f, &why)) {
     case SESSION_COMPUTE:
+        rehearsal_came(c->rehearsal, received_us);
         c->last_frame_ms = received_us / 1000;
         compute_micro_batch(c, &f, m, received_us);
         c->last_frame_ms = clock_ms();
+        rehearsal_waits(c->rehearsal, clock_us());
         break;
     case SESSION_ECHO:
         answer_echo(c, &f, m, received_us);
@@ -321,13 +321,28 @@ static bool take_job(struct compute *c)
     return true;
 }
 
+/* Until there is something to do. As link_wait. */
+static int wait(struct compute *c)
+{
+    struct link *links[2 + REHEARSAL_LINKS];
+    bool ready[2 + REHEARSAL_LINKS];
+    size_t count = 0;
+    int timeout = c->outbox.full ? 1 : c->draining ? 5 : c->next && !c->session.next_attached ? 100 : 1000,
+        rehearses = rehearsal_look(c->rehearsal, clock_us());
+    if (c->next)
+        links[count++] = c->next;
+    /* While the outbox is full nothing new is taken, so its messages must not keep waking us. */
+    if (!c->outbox.full)
+        links[count++] = c->w->data;
+    count += rehearsal_links(c->rehearsal, &links[count]);
+    return link_wait(links, count, c->w->jobs.waker, rehearses >= 0 && rehearses < timeout ? rehearses : timeout, ready);
+}
+
 static void loop(struct compute *c)
 {
     int64_t drain_end = INT64_MAX;
     c->last_frame_ms = clock_ms() - DRAIN_QUIET_MS;
     for (;;) {
-        struct link *links[2] = {c->w->data, c->next};
-        bool ready[2];
         outbox_flush(c);
         tend_next(c);
         if (take_job(c) || take_from_next(c) || take_from_data(c))
@@ -340,10 +355,7 @@ static void loop(struct compute *c)
             if (now >= drain_end || (!c->outbox.full && now - c->last_frame_ms >= DRAIN_QUIET_MS))
                 return;
         }
-        int timeout = c->outbox.full ? 1 : c->draining ? 5 : c->next && !c->session.next_attached ? 100 : 1000;
-        /* While the outbox is full nothing new is taken, so its messages must not keep waking us. */
-        int rc = c->outbox.full ? link_wait(&c->next, c->next != NULL, c->w->jobs.waker, timeout, ready)
-                                : link_wait(links, c->next ? 2 : 1, c->w->jobs.waker, timeout, ready);
+        int rc = wait(c);
         if (rc < 0) {
             log_error("waiting for data failed: %s", error_name(rc));
             return;
@@ -362,6 +374,8 @@ void *compute_thread(void *worker)
         goto done;
     }
     c->w = w;
+    if (rehearsal_create(w->hub, &c->rehearsal, &err))
+        log_info("hops may take longer: %s", err.text);
     atomic_store(&w->threads, pool_threads(c->pool));
     loop(c);
     compute_unload(c);
@@ -370,8 +384,10 @@ void *compute_thread(void *worker)
     for (int i = 0; i < 3; i++)
         buffer_free(&c->outbox.part[i]);
 done:
-    if (c)
+    if (c) {
+        rehearsal_destroy(c->rehearsal);
         pool_destroy(c->pool);
+    }
     mem_free(c);
     atomic_store(&w->vitals.finished, true);
     waker_ring(w->replies.waker);

@@ -10,6 +10,7 @@
 #include "execution/held_pages.h"
 #include "execution/kept_rows.h"
 #include "execution/throttle.h"
+#include "proto/rehearsal.h"
 #include "worker/session.h"
 #include "worker/worker.h"
 
@@ -43,6 +44,7 @@ struct compute {
     struct link *next;               /* to the next stage, or NULL */
     int64_t attach_sent_ms, next_down_ms;
     char next_name[128];
+    struct rehearsal *rehearsal;     /* for the time between two frames, or NULL */
     struct session session;
     struct holding holding;
     struct outbox outbox;

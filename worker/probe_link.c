@@ -40,6 +40,7 @@ static int measure(struct compute *c, const struct control_message *probe, struc
     struct link_measuring o = {
         .links = &l,
         .link_count = 1,
+        .rehearsal = c->rehearsal,
         .token_bytes = (size_t)probe->u.probe_link.token_bytes,
         .chunk_bytes = probe->u.probe_link.bytes ? (size_t)probe->u.probe_link.bytes : (size_t)1 << 20,
         .rounds = probe->u.probe_link.rounds ? probe->u.probe_link.rounds : 16,

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/slice.h"
 #include "coordinator/core/pipeline_local.h"
+#include "coordinator/core/pipeline_remote.h"
 #include "coordinator/core/runner_state.h"
 
 #define OWN_LOST_US INT64_C(2000000) /* the silence of loopback workers, which share the cores of this machine */
@@ -187,8 +188,8 @@ static int connect_controls(struct runner *r, struct error *err)
 {
     uint32_t n = cluster_node_count(r->cluster);
     r->controls = mem_zalloc(n, sizeof *r->controls);
-    r->wait_links = mem_zalloc(n + 2, sizeof *r->wait_links);
-    r->wait_ready = mem_zalloc(n + 2, sizeof *r->wait_ready);
+    r->wait_links = mem_zalloc(n + PIPELINE_REMOTE_LINKS, sizeof *r->wait_links);
+    r->wait_ready = mem_zalloc(n + PIPELINE_REMOTE_LINKS, sizeof *r->wait_ready);
     if (!r->controls || !r->wait_links || !r->wait_ready)
         return error_set(err, ERR_NOMEM, "out of memory for %u links", n);
     for (uint32_t i = 0; i < n; i++) {
@@ -206,6 +207,7 @@ static int connect_controls(struct runner *r, struct error *err)
 int bring_up_cluster(struct runner *r, struct error *err)
 {
     struct cluster_node_options *nodes = NULL;
+    struct error why = {0};
     uint32_t count = 0;
     r->remote = true;
     slice_short(true); /* this thread passes tokens on and computes nothing */
@@ -213,6 +215,8 @@ int bring_up_cluster(struct runner *r, struct error *err)
     int rc = gather_nodes(r, &nodes, &count, err);
     if (!rc)
         rc = hub_create(r->key, &r->hub, err);
+    if (!rc && rehearsal_create(r->hub, &r->rehearsal, &why))
+        log_info("hops may take longer: %s", why.text);
     if (!rc && r->config && r->model && r->o.goal != RUNNER_LOOK) /* our own workers are given the file's folder */
         rc = offer_start(r->hub, r->model, &r->offer, err);
     if (!rc)

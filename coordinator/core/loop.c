@@ -73,6 +73,8 @@ static int open_data(struct runner *r, uint64_t epoch, uint32_t first, uint32_t 
     cluster_data_endpoint(r->cluster, last, last_endpoint, sizeof last_endpoint);
     struct remote_options o = {
         .hub = r->hub,
+        .rehearsal = r->rehearsal,
+        .stages = (uint32_t)r->plan.stages,
         .epoch = epoch,
         .first_endpoint = first_endpoint,
         .first_key = cluster_node_at(r->cluster, first)->public_key,
@@ -565,8 +567,10 @@ int loop_wait(struct runner *r, int64_t until_us, struct error *err)
     if (r->cluster && cluster_next_tick(r->cluster) < next)
         next = cluster_next_tick(r->cluster);
     if (r->remote && r->pipe) {
-        pipeline_remote_links(r->pipe, &r->wait_links[count]);
-        count += 2;
+        count += pipeline_remote_links(r->pipe, &r->wait_links[count]);
+        int patience_ms = pipeline_remote_patience_ms(r->pipe);
+        if (patience_ms >= 0 && now + patience_ms * 1000 < next)
+            next = now + patience_ms * 1000;
     }
     int timeout_ms = next > now ? (int)((next - now + 999) / 1000) : 0;
     int rc = link_wait(r->wait_links, count, r->waker, timeout_ms, r->wait_ready);

@@ -27,6 +27,9 @@ struct remote {
     int lost;
     struct waiting *waiting, **waiting_end;
     uint64_t sent_bytes, received_bytes;
+    struct rehearsal *rehearsal;
+    uint32_t stages;
+    uint32_t under_way; /* micro-batches */
 };
 
 struct held { /* what a delivered result points into */
@@ -66,6 +69,16 @@ static int flush(struct remote *r, struct error *err)
     return 0;
 }
 
+/* A frame has come or gone. A hop's time matters where a stage waits for it; where all have work, a rehearsal would only take
+ * time from those on our cores. */
+static void note_work(struct remote *r)
+{
+    if (r->under_way && r->under_way < r->stages)
+        rehearsal_waits(r->rehearsal, clock_us());
+    else
+        rehearsal_rest(r->rehearsal);
+}
+
 static int remote_submit(struct pipeline *p, const struct frame_work *work, struct error *err)
 {
     struct remote *r = (struct remote *)p;
@@ -84,6 +97,8 @@ static int remote_submit(struct pipeline *p, const struct frame_work *work, stru
     }
     *r->waiting_end = w;
     r->waiting_end = &w->next;
+    r->under_way++;
+    note_work(r);
     return flush(r, err);
 }
 
@@ -116,6 +131,9 @@ static int take(struct remote *r, int end, struct link_message *message, struct 
     held->message = *message;
     held->frame = frame;
     out->result = frame.result;
+    r->under_way -= r->under_way > 0;
+    rehearsal_came(r->rehearsal, clock_us());
+    note_work(r);
     out->memory = held;
     return 1;
 }
@@ -192,6 +210,8 @@ int pipeline_remote_create(const struct remote_options *o, struct pipeline **out
         return error_set(err, ERR_NOMEM, "out of memory for the pipeline");
     r->base.kind = &remote_kind;
     r->epoch = o->epoch;
+    r->rehearsal = o->rehearsal;
+    r->stages = o->stages;
     r->lost = -1;
     r->waiting_end = &r->waiting;
     int rc = link_connect(o->hub, PLANE_DATA, o->first_endpoint, o->first_key, &r->links[FEEDS], err);
@@ -207,11 +227,17 @@ int pipeline_remote_create(const struct remote_options *o, struct pipeline **out
     return 0;
 }
 
-void pipeline_remote_links(struct pipeline *p, struct link *links[2])
+size_t pipeline_remote_links(struct pipeline *p, struct link **links)
 {
     struct remote *r = (struct remote *)p;
-    links[0] = r->links[FEEDS];
-    links[1] = r->links[RECEIVES];
+    links[FEEDS] = r->links[FEEDS];
+    links[RECEIVES] = r->links[RECEIVES];
+    return ENDS + rehearsal_links(r->rehearsal, &links[ENDS]);
+}
+
+int pipeline_remote_patience_ms(struct pipeline *p)
+{
+    return rehearsal_look(((struct remote *)p)->rehearsal, clock_us());
 }
 
 bool pipeline_remote_attached(const struct pipeline *p, int end)

@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "coordinator/core/pipeline.h"
-#include "proto/link.h"
+#include "proto/rehearsal.h"
 
 struct remote_options {
-    struct hub *hub;          /* borrowed */
+    struct hub *hub;          /* borrowed, as the next one */
+    struct rehearsal *rehearsal; /* while stages compute and one of them waits; NULL: none */
+    uint32_t stages;
     uint64_t epoch;           /* results of any other are dropped */
     const char *first_endpoint, *first_key, *last_endpoint, *last_key; /* data planes */
 };
@@ -18,8 +20,12 @@ struct remote_options {
 /* Connects in the background and says which role each link has; pipeline_poll drives it. */
 int pipeline_remote_create(const struct remote_options *o, struct pipeline **out, struct error *err);
 
-/* For link_wait: the links it listens on. */
-void pipeline_remote_links(struct pipeline *p, struct link *links[2]);
+#define PIPELINE_REMOTE_LINKS (2 + REHEARSAL_LINKS)
+
+/* For link_wait: adds the links it listens on, and returns how many; and after how many milliseconds it wants to wait anew
+ * at the latest, -1: it does not mind. */
+size_t pipeline_remote_links(struct pipeline *p, struct link **links);
+int pipeline_remote_patience_ms(struct pipeline *p);
 /* Whether the first (0) or last (1) stage has greeted us back. */
 bool pipeline_remote_attached(const struct pipeline *p, int end);
 /* After a failed poll: whose connection closed, the first stage's (0) or the last one's (1); -1: another reason. */

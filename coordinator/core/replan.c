@@ -265,7 +265,7 @@ static int measure_before(struct runner *r, struct error *err)
     if (!r->token_rtt_seconds &&
         !(r->token_rtt_seconds = mem_zalloc(cluster_node_count(r->cluster), sizeof *r->token_rtt_seconds)))
         return error_set(err, ERR_NOMEM, "out of memory for the plan");
-    token_links_measure(r->hub, r->cluster, r->token_rtt_seconds);
+    token_links_measure(r->hub, r->rehearsal, r->cluster, r->token_rtt_seconds);
     measure_memory(r);
     return 0;
 }

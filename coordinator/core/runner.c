@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/sensors.h"
+#include "proto/rehearsal.h"
 #include "coordinator/core/runner_state.h"
 
 #define REBALANCE_LEAST 0.01 /* a gain below is noise, even when someone asks */
@@ -232,6 +233,7 @@ void runner_close(struct runner *r)
     spawn_stop(r->spawn);
     energy_close(r->energy);
     awake_end(&r->awake);
+    rehearsal_destroy(r->rehearsal);
     if (r->hub)
         hub_destroy(r->hub);
     if (r->key)

@@ -56,6 +56,7 @@ struct runner {
     struct roster roster;             /* who is still in its file */
     struct node_key *key;
     struct hub *hub;
+    struct rehearsal *rehearsal;      /* of hops; NULL: none */
     struct spawn *spawn;
     struct offer *offer;              /* of the model's weights; NULL: to nobody */
     struct cluster *cluster;          /* NULL: in this process */

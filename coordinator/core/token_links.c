@@ -21,7 +21,7 @@ static bool await_up(struct link *l, int64_t end_ms)
     return true;
 }
 
-void token_links_measure(struct hub *hub, const struct cluster *c, double *rtt_seconds)
+void token_links_measure(struct hub *hub, struct rehearsal *rehearsal, const struct cluster *c, double *rtt_seconds)
 {
     int64_t end = clock_ms() + TOTAL_MS;
     for (uint32_t i = 0; i < cluster_node_count(c) && clock_ms() < end; i++) {
@@ -38,7 +38,8 @@ void token_links_measure(struct hub *hub, const struct cluster *c, double *rtt_s
         if (!rc && !await_up(l, until < end ? until : end))
             rc = error_set(&err, ERR_TIMEOUT, "no data link within %d ms", CONNECT_MS);
         struct link_measuring o = {
-            .links = &l, .link_count = 1, .rounds = ROUNDS, .pause_us = cluster_pause_us(c, i), .patience_ms = CONNECT_MS, .limit_ms = NODE_MS};
+            .links = &l, .link_count = 1, .rehearsal = rehearsal, .rounds = ROUNDS, .pause_us = cluster_pause_us(c, i),
+            .patience_ms = CONNECT_MS, .limit_ms = NODE_MS};
         if (!rc)
             rc = measure_link(&o, &times, &err);
         if (!rc)

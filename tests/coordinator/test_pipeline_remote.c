@@ -74,6 +74,7 @@ struct pair {
     struct stage stage;
     struct node_key *key;
     struct hub *hub;
+    struct rehearsal *rehearsal;
     struct pipeline *pipe;
 };
 
@@ -84,14 +85,24 @@ static bool pair_open(struct pair *p, bool allowed)
     *p = (struct pair){0};
     if (!stage_open(&p->stage))
         return false;
-    if (key_generate(&p->key, &err) || hub_create(p->key, &p->hub, &err)) {
+    if (key_generate(&p->key, &err) || hub_create(p->key, &p->hub, &err) ||
+        rehearsal_create(p->hub, &p->rehearsal, &err)) {
         CHECK_FAIL("%s", err.text);
         return false;
     }
     if (allowed)
         stage_allow(&p->stage, key_public_text(p->key));
     const char *endpoint = p->stage.endpoint, *key = key_public_text(p->stage.key);
-    struct remote_options o = {p->hub, EPOCH, endpoint, key, endpoint, key};
+    struct remote_options o = {
+        .hub = p->hub,
+        .epoch = EPOCH,
+        .rehearsal = p->rehearsal,
+        .stages = 2, /* as far as the pipe cares */
+        .first_endpoint = endpoint,
+        .first_key = key,
+        .last_endpoint = endpoint,
+        .last_key = key,
+    };
     CHECK_INT(pipeline_remote_create(&o, &p->pipe, &err), 0);
     return p->pipe;
 }
@@ -99,6 +110,7 @@ static bool pair_open(struct pair *p, bool allowed)
 static void pair_close(struct pair *p)
 {
     pipeline_destroy(p->pipe);
+    rehearsal_destroy(p->rehearsal);
     stage_close(&p->stage);
     hub_destroy(p->hub);
     key_free(p->key);
@@ -112,16 +124,17 @@ static bool attached(const struct pair *p)
 /* Polls for so long, or until the stage has greeted back on both links. 0, or how the pipe broke. */
 static int poll_for(struct pair *p, int ms, bool until_attached)
 {
-    struct link *links[2];
-    bool ready[2];
+    struct link *links[PIPELINE_REMOTE_LINKS];
+    bool ready[PIPELINE_REMOTE_LINKS];
     struct pipeline_result result;
     struct error err;
     int rc = 0;
-    pipeline_remote_links(p->pipe, links);
+    size_t count = pipeline_remote_links(p->pipe, links);
     for (int64_t end = clock_ms() + ms; !rc && clock_ms() < end && !(until_attached && attached(p));) {
         stage_answer(&p->stage);
         rc = pipeline_poll(p->pipe, &result, &err);
-        link_wait(links, 2, NULL, 10, ready);
+        int patience_ms = pipeline_remote_patience_ms(p->pipe);
+        link_wait(links, count, NULL, patience_ms >= 0 && patience_ms < 10 ? patience_ms : 10, ready);
     }
     return rc;
 }
@@ -148,7 +161,7 @@ static bool up_again(struct link *l)
 static void a_stage_that_came_back_unseen_is_lost(void)
 {
     struct pair p;
-    struct link *links[2];
+    struct link *links[PIPELINE_REMOTE_LINKS];
     REQUIRE(pair_open(&p, true) && !poll_for(&p, check_patience_ms(), true));
     pipeline_remote_links(p.pipe, links);
     CHECK(link_connections(links[0]) == 1 && link_connections(links[1]) == 1);
@@ -162,9 +175,41 @@ static void a_stage_that_came_back_unseen_is_lost(void)
     pair_close(&p);
 }
 
+static void submit(struct pair *p, uint64_t microbatch)
+{
+    const int32_t token = 1;
+    struct frame_span span = {.sequence = 1, .first = (uint32_t)microbatch, .known = (uint32_t)microbatch, .count = 1, .next_token = -1,
+                              .tokens = &token};
+    const struct frame_work work = {.microbatch = microbatch, .span_count = 1, .spans = &span, .tokens = 1};
+    struct error err = {0};
+    if (pipeline_submit(p->pipe, &work, &err))
+        CHECK_FAIL("%s", err.text);
+}
+
+/* With one micro-batch in two stages one of them waits, and we rehearse; with none or two nobody would gain. */
+static void we_rehearse_while_a_stage_waits(void)
+{
+    struct pair p;
+    REQUIRE(pair_open(&p, true) && !poll_for(&p, check_patience_ms(), true));
+    CHECK_INT(poll_for(&p, 50, false), 0);
+    CHECK_INT((long long)rehearsal_count(p.rehearsal), 0);
+    submit(&p, 1);
+    for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && !rehearsal_count(p.rehearsal);)
+        if (poll_for(&p, 20, false))
+            break;
+    CHECK(rehearsal_count(p.rehearsal) > 0);
+    submit(&p, 2);
+    CHECK_INT(poll_for(&p, 100, false), 0); /* one may still be under way */
+    uint64_t before = rehearsal_count(p.rehearsal);
+    CHECK_INT(poll_for(&p, 100, false), 0);
+    CHECK_INT((long long)rehearsal_count(p.rehearsal), (long long)before);
+    pair_close(&p);
+}
+
 static const struct check_test tests[] = {
     {"a stage that does not know us yet is asked again", a_stage_that_does_not_know_us_yet_is_asked_again},
     {"a stage that came back unseen is lost", a_stage_that_came_back_unseen_is_lost},
+    {"we rehearse while a stage waits", we_rehearse_while_a_stage_waits},
 };
 
 int main(int argc, char **argv)
