@@ -184,6 +184,11 @@ int rehearsal_look(struct rehearsal *r, int64_t now_us)
     return due > now_us ? (int)((due - now_us + 999) / 1000) : 1;
 }
 
+int64_t rehearsal_slept_us(int64_t waited_us)
+{
+    return waited_us > FIRST_US + AHEAD_US && waited_us < LAST_US ? AHEAD_US : waited_us;
+}
+
 static void sleep_us(int64_t us)
 {
     const struct timespec t = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};

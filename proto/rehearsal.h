@@ -28,6 +28,8 @@ void rehearsal_rest(struct rehearsal *r);
 /* Takes what has arrived, and throws when it is time. Returns the milliseconds after which it wants to be called again, at
  * the latest; -1: not before the next work. */
 int rehearsal_look(struct rehearsal *r, int64_t now_us);
+/* How long a node's threads have slept when the frame comes that it waited for so long. */
+int64_t rehearsal_slept_us(int64_t waited_us);
 /* Sleeps for so long, with the rehearsals of a node that waits; for measuring what such a node does next. */
 void rehearsal_pause(struct rehearsal *r, int64_t us);
 /* Adds the links to wait for (link_wait) and returns how many: REHEARSAL_LINKS, or 0. */

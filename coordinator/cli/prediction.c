@@ -9,6 +9,7 @@
 #include "coordinator/cli/output.h"
 #include "coordinator/core/schedule.h"
 #include "planner/plan.h"
+#include "proto/rehearsal.h"
 
 json_t *compute_stages_json(const struct runner *r)
 {
@@ -122,8 +123,9 @@ json_t *prediction_json(const struct runner *r)
  * kernel's and ZeroMQ's. */
 static bool hop_parts_of(struct runner *r, const struct runner_status *status, struct hop_parts *parts, double *wire_us)
 {
-    double idle_us = status->round_seconds * 1e6 * (status->stage_count - 1) / (status->stage_count ? status->stage_count : 1);
-    if (hop_measure(model_info(runner_model(r))->width, idle_us, parts, NULL))
+    double waited_us = status->round_seconds * 1e6 * (status->stage_count - 1) / (status->stage_count ? status->stage_count : 1);
+    double slept_us = (double)rehearsal_slept_us((int64_t)waited_us);
+    if (hop_measure(model_info(runner_model(r))->width, slept_us, parts, NULL))
         return false;
     double rest = status->hop_seconds * 1e6 - parts->serialise_us - parts->encrypt_us - parts->decrypt_us -
                   HOP_WAKES * parts->wake_us;

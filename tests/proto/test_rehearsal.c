@@ -135,6 +135,13 @@ static void nobody_else_may_take_part(void)
     close_one(&n, r);
 }
 
+static void sleep_is_as_long_as_the_last_rehearsal_is_past(void)
+{
+    CHECK_INT(rehearsal_slept_us(800), 800);    /* too short for one */
+    CHECK(rehearsal_slept_us(20000) < 3000);
+    CHECK_INT(rehearsal_slept_us(2000000), 2000000); /* too long */
+}
+
 static void none_is_fine(void)
 {
     struct link *links[REHEARSAL_LINKS];
@@ -152,6 +159,7 @@ static const struct check_test tests[] = {
     {"it stops when work stops", it_stops_when_work_stops},
     {"it learns when frames come", it_learns_when_frames_come},
     {"nobody else may take part", nobody_else_may_take_part},
+    {"sleep is as long as the last rehearsal is past", sleep_is_as_long_as_the_last_rehearsal_is_past},
     {"none is fine", none_is_fine},
 };
 
