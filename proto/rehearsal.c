@@ -15,7 +15,7 @@
 #define FIRST_US 1000   /* so long after work everything is still at hand */
 #define AHEAD_US 1500   /* of when the frame should come: threads that slept for longer wake later */
 #define AGAIN_US 4000   /* later than the first throw comes another, then after twice as long each time */
-#define SHARE 10        /* but at least so many times what a throw takes, where nodes share few cores */
+#define SHARE 10        /* but at least so many times what one takes, where nodes share few cores */
 #define LAST_US 250000  /* whoever waits for longer gains nothing by a hop that is 0.1 ms shorter */
 #define LOST_US 200000  /* a frame that has not arrived by then does not come */
 #define WAITS 3
@@ -25,14 +25,14 @@ enum { THROWS = 0, RECEIVES = 1 }; /* the connecting end, which has a peer from 
 
 struct rehearsal {
     struct link *ends[REHEARSAL_LINKS];
-    struct link_peer thrower; /* whom the listening end answers, once a frame has come from there */
+    struct link_peer thrower;   /* whom the listening end answers, once a frame has come from there */
     struct buffer header, tokens, rows;
-    int64_t waits_us;         /* since when the node waits for a frame; 0: it does not */
-    int64_t waited_us[WAITS]; /* how long it waited the last times */
+    int64_t waits_us;           /* since when the node waits for a frame; 0: it does not */
+    int64_t waited_us[WAITS];   /* how long it waited the last times */
     uint32_t waits;
     int64_t thrown_us, took_us; /* the last throw */
     int64_t again_us;           /* from it to the next one of the same wait */
-    int lies;                 /* at which end the frame is, to be thrown to the other */
+    int lies;                   /* at which end the frame is, to be thrown to the other */
     bool under_way;
     uint64_t count;
 };
