@@ -1,6 +1,7 @@
-/* Reads CLOCK_MONOTONIC; owns nothing. */
+/* Reads CLOCK_MONOTONIC and sleeps by it; owns nothing. */
 #include "base/clock.h"
 
+#include <errno.h>
 #include <time.h>
 
 int64_t clock_ns(void)
@@ -18,4 +19,11 @@ int64_t clock_us(void)
 int64_t clock_ms(void)
 {
     return clock_ns() / 1000000;
+}
+
+void clock_sleep_ns(int64_t ns)
+{
+    struct timespec left = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    while (ns > 0 && nanosleep(&left, &left) && errno == EINTR)
+        ;
 }

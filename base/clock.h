@@ -8,5 +8,7 @@
 int64_t clock_ns(void);
 int64_t clock_us(void);
 int64_t clock_ms(void);
+/* Sleeps for so long (not at all for 0 and less), whatever signals come. */
+void clock_sleep_ns(int64_t ns);
 
 #endif

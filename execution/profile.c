@@ -2,7 +2,6 @@
 #include "execution/profile.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -142,13 +141,13 @@ struct pausing {
 static void between(void *context, double seconds)
 {
     const struct pausing *pausing = context;
-    struct timespec turn = {.tv_nsec = PAUSE_NS};
+    int64_t turn_ns = PAUSE_NS;
     if (pausing->slowdown > 1) { /* as long as it shall take is not needed: long enough for the caches to cool */
         double rest = seconds * (pausing->slowdown - 1);
-        turn.tv_nsec += (long)((rest < REST_MOST_S ? rest : REST_MOST_S) * 1e9);
+        turn_ns += (int64_t)((rest < REST_MOST_S ? rest : REST_MOST_S) * 1e9);
     }
     if (pausing->pause || pausing->slowdown > 1)
-        nanosleep(&turn, NULL);
+        clock_sleep_ns(turn_ns);
 }
 
 static void keep(struct profiling *p, uint32_t kind, uint32_t sequences, uint32_t tokens, uint32_t past, double seconds)

@@ -1,6 +1,5 @@
 /* A micro-batch's bookkeeping, done for real on made-up frames: what a worker does with one beside its blocks. */
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -13,7 +12,7 @@
 #define ROUNDS 24
 #define PAUSE_NS 400000 /* long enough for the pool to fall asleep, as it does while other stages work */
 
-struct rehearsal {
+struct dry_run {
     struct buffer header, tokens, activations, onward_header, onward_tokens;
     struct sequence_table *table;
     uint64_t hash;
@@ -30,7 +29,7 @@ static void nothing(void *context, size_t begin, size_t end, int thread)
 }
 
 /* The frame of position `at` of a sequence, as the stage before would send it. */
-static int prepare(struct rehearsal *r, uint32_t at, uint32_t width)
+static int prepare(struct dry_run *r, uint32_t at, uint32_t width)
 {
     int32_t token = (int32_t)(at % 7);
     r->hash = hash_tokens(at ? r->hash : HASH_TOKENS_START, &token, 1);
@@ -67,7 +66,7 @@ static int prepare(struct rehearsal *r, uint32_t at, uint32_t width)
 
 /* What the worker does: frame apart, sequence applied, pool woken, next frame together. A throttle slows what lies between
  * the frames. */
-static int perform(struct rehearsal *r, struct pool *pool, uint32_t width, double slowdown, double *seconds)
+static int perform(struct dry_run *r, struct pool *pool, uint32_t width, double slowdown, double *seconds)
 {
     struct data_frame f;
     struct batch_span span;
@@ -93,13 +92,12 @@ static int perform(struct rehearsal *r, struct pool *pool, uint32_t width, doubl
 
 double profile_overhead(struct pool *pool, uint32_t width, double slowdown)
 {
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    struct rehearsal r = {.values = mem_zalloc(width, sizeof(float))};
+    struct dry_run r = {.values = mem_zalloc(width, sizeof(float))};
     double times[ROUNDS];
     int rc = r.values ? sequence_table_create(1, KV_PAGE_TOKENS, 1, 8, &r.table, NULL) : ERR_NOMEM;
     for (int i = -1; i < ROUNDS && !rc; i++) { /* the first warms up */
         if (!(rc = prepare(&r, (uint32_t)(i + 1), width))) {
-            nanosleep(&pause, NULL);
+            clock_sleep_ns(PAUSE_NS);
             rc = perform(&r, pool, width, slowdown, &times[i < 0 ? 0 : i]);
         }
     }

@@ -1,21 +1,13 @@
 /* Sleeps until shortly before the time, then spins. Owns nothing. */
 #include "execution/throttle.h"
 
-#include <errno.h>
-#include <time.h>
-
 #include "base/clock.h"
 
 #define SPIN_NS 100000 /* how late a sleeper may wake */
 
 static void wait_until(int64_t end)
 {
-    int64_t left = end - clock_ns() - SPIN_NS;
-    if (left > 0) {
-        struct timespec rest = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-        while (nanosleep(&rest, &rest) && errno == EINTR)
-            ;
-    }
+    clock_sleep_ns(end - clock_ns() - SPIN_NS);
     while (clock_ns() < end)
         ;
 }

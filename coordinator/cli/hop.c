@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -110,12 +109,6 @@ static void *sleep_and_answer(void *context)
     return NULL;
 }
 
-static void pause_us(double us)
-{
-    struct timespec t = {.tv_nsec = (long)(us * 1e3)};
-    nanosleep(&t, NULL);
-}
-
 /* The ringing thread works up to the moment of the ring, as a stage does. */
 static void work_us(double us)
 {
@@ -142,7 +135,7 @@ static int time_waking(double idle_us, double *us, struct error *err)
         if (write(s.fd, &one, sizeof one) != sizeof one)
             rc = error_set(err, ERR_IO, "cannot ring a thread");
         while (!rc && atomic_load(&s.rung_ns))
-            pause_us(50);
+            clock_sleep_ns(50000);
         times[i] = (double)(atomic_load(&s.woken_ns) - start) * 1e-3;
     }
     atomic_store(&s.stop, true);
