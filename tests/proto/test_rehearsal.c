@@ -3,136 +3,129 @@
 #include "proto/rehearsal.h"
 #include "tests/proto/link_nodes.h"
 
-/* Looks until so many frames have arrived or the real time is up, a millisecond of the rehearsal's clock each time. */
-static uint64_t look_until(struct rehearsal *r, int64_t *now_us, uint64_t count)
-{
+struct one { /* a node and its rehearsal */
+    struct node node;
+    struct rehearsal *r;
     struct link *links[REHEARSAL_LINKS];
-    bool ready[REHEARSAL_LINKS];
-    size_t n = rehearsal_links(r, links);
-    for (int64_t end = clock_ms() + check_patience_ms(); clock_ms() < end && rehearsal_count(r) < count;) {
-        *now_us += 1000;
-        int again_ms = rehearsal_look(r, *now_us);
-        if (again_ms < 0)
-            break;
-        CHECK(again_ms >= 1);
-        link_wait(links, n, NULL, 1, ready);
-    }
-    return rehearsal_count(r);
-}
+    int64_t now_us; /* the rehearsal's clock */
+};
 
-static bool open_one(struct node *n, struct rehearsal **r)
+static bool one_open(struct one *o)
 {
     struct error err = {0};
-    if (!node_open(n))
+    *o = (struct one){.now_us = 1000000};
+    if (!node_open(&o->node))
         return false;
-    if (rehearsal_create(n->hub, r, &err))
+    if (rehearsal_create(o->node.hub, &o->r, &err))
         CHECK_FAIL("%s", err.text);
-    return *r;
+    return rehearsal_links(o->r, o->links) == REHEARSAL_LINKS;
 }
 
-static void close_one(struct node *n, struct rehearsal *r)
+static void one_close(struct one *o)
 {
-    rehearsal_destroy(r);
-    node_close(n);
+    rehearsal_destroy(o->r);
+    node_close(&o->node);
 }
 
-/* Work that goes on for as long as it takes, for the clock runs while a connection is made. */
-static void work(struct rehearsal *r, int64_t *now_us, uint64_t count)
+static long long count(const struct one *o)
 {
-    for (int64_t end = clock_ms() + check_patience_ms(); rehearsal_count(r) < count && clock_ms() < end;) {
-        rehearsal_waits(r, *now_us);
-        look_until(r, now_us, count);
+    return (long long)rehearsal_count(o->r);
+}
+
+/* Real time passes; the number of links that have something. */
+static int wait_ms(struct one *o, int ms)
+{
+    bool ready[REHEARSAL_LINKS];
+    return link_wait(o->links, REHEARSAL_LINKS, NULL, ms, ready);
+}
+
+/* Waits until so many frames have arrived or the real time is up, again and again, for the clock (a millisecond a look) runs
+ * while a connection is made. */
+static void rehearse(struct one *o, long long wanted)
+{
+    for (int64_t end = clock_ms() + check_patience_ms(); count(o) < wanted && clock_ms() < end;) {
+        int again_ms;
+        rehearsal_waits(o->r, o->now_us);
+        while (count(o) < wanted && clock_ms() < end && (again_ms = rehearsal_look(o->r, o->now_us += 1000)) >= 0) {
+            CHECK(again_ms >= 1);
+            wait_ms(o, 1);
+        }
     }
-    CHECK(rehearsal_count(r) >= count);
+    CHECK(count(o) >= wanted);
 }
 
 static void a_frame_goes_to_and_fro_after_work(void)
 {
-    struct node n;
-    struct rehearsal *r = NULL;
-    int64_t now = 1000000;
-    REQUIRE(open_one(&n, &r));
-    CHECK_INT(rehearsal_look(r, now), -1); /* nothing was to be done yet */
-    work(r, &now, 6);                      /* three each way */
-    CHECK_INT(hub_refused(n.hub), 0);
-    close_one(&n, r);
+    struct one o;
+    REQUIRE(one_open(&o));
+    CHECK_INT(rehearsal_look(o.r, o.now_us), -1); /* nothing was to be done yet */
+    rehearse(&o, 6);                              /* three each way */
+    CHECK_INT(hub_refused(o.node.hub), 0);
+    one_close(&o);
 }
 
 static void it_stops_when_work_stops(void)
 {
-    struct node n;
-    struct rehearsal *r = NULL;
-    struct link *links[REHEARSAL_LINKS];
-    bool ready[REHEARSAL_LINKS];
-    int64_t now = 1000000;
-    REQUIRE(open_one(&n, &r));
-    work(r, &now, 2);
-    rehearsal_waits(r, now);
-    CHECK(rehearsal_look(r, now + 500) > 0);
-    CHECK_INT(rehearsal_look(r, now + 1000000), -1); /* waited for too long to care */
-    rehearsal_waits(r, now);
-    rehearsal_rest(r);
-    CHECK_INT(rehearsal_look(r, now + 5000), -1);
+    struct one o;
+    REQUIRE(one_open(&o));
+    rehearse(&o, 2);
+    rehearsal_waits(o.r, o.now_us);
+    CHECK(rehearsal_look(o.r, o.now_us + 500) > 0);
+    CHECK_INT(rehearsal_look(o.r, o.now_us + 1000000), -1); /* waited for too long to care */
+    rehearsal_waits(o.r, o.now_us);
+    rehearsal_rest(o.r);
+    CHECK_INT(rehearsal_look(o.r, o.now_us + 5000), -1);
     /* One may still be under way; after it none comes. */
-    rehearsal_links(r, links);
     for (int64_t end = clock_ms() + 100; clock_ms() < end;) {
-        link_wait(links, REHEARSAL_LINKS, NULL, 10, ready);
-        rehearsal_look(r, now + 10000);
+        wait_ms(&o, 10);
+        rehearsal_look(o.r, o.now_us + 10000);
     }
-    uint64_t before = rehearsal_count(r);
-    CHECK_INT(link_wait(links, REHEARSAL_LINKS, NULL, 50, ready), 0);
-    CHECK_INT(rehearsal_look(r, now + 20000), -1);
-    CHECK_INT((long long)rehearsal_count(r), (long long)before);
-    close_one(&n, r);
+    long long before = count(&o);
+    CHECK_INT(wait_ms(&o, 50), 0);
+    CHECK_INT(rehearsal_look(o.r, o.now_us + 20000), -1);
+    CHECK_INT(count(&o), before);
+    one_close(&o);
 }
 
 /* Waits of 20 ms, then the same again: the frame is thrown shortly before the wait should end, not before. */
 static void it_learns_when_frames_come(void)
 {
-    struct node n;
-    struct rehearsal *r = NULL;
-    struct link *links[REHEARSAL_LINKS];
-    bool ready[REHEARSAL_LINKS];
-    int64_t now = 1000000;
-    REQUIRE(open_one(&n, &r));
-    work(r, &now, 2);
-    rehearsal_links(r, links);
+    struct one o;
+    REQUIRE(one_open(&o));
+    rehearse(&o, 2);
     for (int wait = 0; wait < 3; wait++) {
-        rehearsal_waits(r, now += 1000000);
-        rehearsal_came(r, now += 20000);
+        rehearsal_waits(o.r, o.now_us += 1000000);
+        rehearsal_came(o.r, o.now_us += 20000);
     }
-    uint64_t before = rehearsal_count(r);
-    rehearsal_waits(r, now += 1000000);
+    long long before = count(&o);
+    rehearsal_waits(o.r, o.now_us += 1000000);
     for (int ms = 1; ms <= 18; ms++) {
-        CHECK(rehearsal_look(r, now + ms * 1000) >= 1);
-        link_wait(links, REHEARSAL_LINKS, NULL, 5, ready); /* for a frame that should not be under way */
+        CHECK(rehearsal_look(o.r, o.now_us + ms * 1000) >= 1);
+        wait_ms(&o, 5); /* for a frame that should not be under way */
     }
-    CHECK_INT((long long)rehearsal_count(r), (long long)before);
-    for (int64_t end = clock_ms() + check_patience_ms(); rehearsal_count(r) == before && clock_ms() < end;) {
-        rehearsal_look(r, now + 19000);
-        link_wait(links, REHEARSAL_LINKS, NULL, 1, ready);
+    CHECK_INT(count(&o), before);
+    for (int64_t end = clock_ms() + check_patience_ms(); count(&o) == before && clock_ms() < end;) {
+        rehearsal_look(o.r, o.now_us + 19000);
+        wait_ms(&o, 1);
     }
-    CHECK_INT((long long)rehearsal_count(r), (long long)before + 1);
-    close_one(&n, r);
+    CHECK_INT(count(&o), before + 1);
+    one_close(&o);
 }
 
 /* The port is there for anybody to knock at. */
 static void nobody_else_may_take_part(void)
 {
-    struct node n, stranger;
-    struct rehearsal *r = NULL;
-    struct link *links[REHEARSAL_LINKS];
-    int64_t now = 1000000;
-    REQUIRE(open_one(&n, &r) && node_open(&stranger));
-    work(r, &now, 1);
-    rehearsal_links(r, links);
-    struct link *l = dial(&stranger, PLANE_SELF, link_port(links[1]), public_of(&n));
+    struct one o;
+    struct node stranger;
+    REQUIRE(one_open(&o) && node_open(&stranger));
+    rehearse(&o, 1);
+    struct link *l = dial(&stranger, PLANE_SELF, link_port(o.links[1]), public_of(&o.node));
     REQUIRE(l);
     CHECK(wait_state(l, NULL, LINK_REFUSED, 5000));
-    CHECK(hub_refused(n.hub) > 0);
+    CHECK(hub_refused(o.node.hub) > 0);
     link_close(l, 0);
     node_close(&stranger);
-    close_one(&n, r);
+    one_close(&o);
 }
 
 static void sleep_is_as_long_as_the_last_rehearsal_is_past(void)
