@@ -22,12 +22,9 @@ struct echoing {
 /* *held: how long the peer sat on it, seconds. */
 static bool is_answer(struct link_message *m, uint64_t id, double *held)
 {
-    struct frame_part parts[LINK_PARTS_MAX];
     struct data_frame f;
     bool answered = false;
-    for (size_t i = 0; i < m->part_count; i++)
-        parts[i] = (struct frame_part){m->parts[i].data, m->parts[i].size};
-    if (!frame_decode_data(parts, m->part_count, &f, NULL)) {
+    if (!frame_decode_data(m->parts, m->part_count, &f, NULL)) {
         answered = f.kind == DATA_ECHOED && f.echo_id == id;
         *held = answered ? f.echo_hold_us * 1e-6 : 0;
         frame_free(&f);
@@ -70,7 +67,7 @@ static int echo(struct echoing *e, size_t bytes, bool empty, double *seconds, st
     int64_t start = clock_ns();
     int rc = frame_encode_echo(++e->id, bytes, empty, false, pause_us, &header, err);
     if (!rc) {
-        struct link_part parts[2] = {{header.data, header.size}, {e->payload, bytes}};
+        struct frame_part parts[2] = {{header.data, header.size}, {e->payload, bytes}};
         rc = link_send(e->o->links[0], NULL, parts, bytes ? 2 : 1, err);
     }
     if (!rc)

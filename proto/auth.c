@@ -17,7 +17,7 @@
 #define ZAP_TEXT 256
 #define WATCHES_MAX 1024
 
-static const char *const plane_names[PLANE_COUNT] = {"control", "data", "join", "weights", "self"};
+const char *const hub_plane_names[PLANE_COUNT] = {"control", "data", "join", "weights", "self"};
 
 bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key)
 {
@@ -125,11 +125,11 @@ static void answer_zap(struct hub *hub, void *zap)
     if (parts == ZAP_PARTS && !strcmp(text[0], "1.0") && !strcmp(text[5], "CURVE") && size[6] == 32 &&
         zmq_z85_encode(key, (const uint8_t *)text[6], 32))
         for (int p = 0; p < PLANE_COUNT; p++)
-            if (!strcmp(text[2], plane_names[p]))
+            if (!strcmp(text[2], hub_plane_names[p]))
                 plane = (enum link_plane)p;
     bool allowed = plane != PLANE_COUNT && hub_knows(hub, plane, key);
     if (!allowed && plane != PLANE_COUNT)
-        hub_refuse(hub, key, "a %s connection from %s: its public key %s is not allowed here%s", plane_names[plane],
+        hub_refuse(hub, key, "a %s connection from %s: its public key %s is not allowed here%s", hub_plane_names[plane],
                    text[3], key,
                    plane == PLANE_CONTROL ? " (--allow names the coordinators)" : " (it is no neighbour in the plan)");
     else if (!allowed)

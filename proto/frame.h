@@ -147,13 +147,15 @@ int frame_encode_attached(uint64_t epoch, uint32_t stage, struct buffer *header,
 int frame_encode_echo(uint64_t id, uint64_t bytes, bool empty_reply, bool reply, uint32_t hold_us, struct buffer *header,
                       struct error *err);
 
-/* parts[0] is the header, the rest raw. Checks bounds, the byte counts against the parts' sizes, alignment, and the
- * version first: ERR_VERSION names both. On success *out is the caller's: frame_free. Raw parts stay the caller's
- * and must outlive it. */
+/* A part of a message, as links carry it. Borrowed bytes. */
 struct frame_part {
     const void *data;
     size_t size;
 };
+
+/* parts[0] is the header, the rest raw. Checks bounds, the byte counts against the parts' sizes, alignment, and the
+ * version first: ERR_VERSION names both. On success *out is the caller's: frame_free. Raw parts stay the caller's
+ * and must outlive it. */
 int frame_decode_data(const struct frame_part *parts, size_t part_count, struct data_frame *out, struct error *err);
 void frame_free(struct data_frame *f);
 

@@ -58,6 +58,8 @@ struct hub {
     size_t noted_count;
 };
 
+/* What each plane is called, in messages and as a ZAP domain. */
+extern const char *const hub_plane_names[PLANE_COUNT];
 /* Whether the key may use our listening sockets of a plane. */
 bool hub_knows(struct hub *hub, enum link_plane plane, const char *public_key);
 /* Counts a refusal and logs it unless `who` was logged before. */

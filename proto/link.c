@@ -77,7 +77,6 @@ static int set_common(void *s, enum link_plane plane, const char *endpoint, cons
 static int link_create(struct hub *hub, enum link_plane plane, const char *endpoint, bool listening,
                        struct link **out, struct error *err)
 {
-    static const char *const domains[PLANE_COUNT] = {"control", "data", "join", "weights", "self"};
     if ((unsigned)plane >= PLANE_COUNT)
         return error_set(err, ERR_INTERNAL, "plane %d is not known", (int)plane);
     if (strncmp(endpoint, "tcp://", 6) || strlen(endpoint) >= sizeof((struct link *)0)->endpoint)
@@ -92,7 +91,7 @@ static int link_create(struct hub *hub, enum link_plane plane, const char *endpo
     if (!l->socket || set_common(l->socket, plane, endpoint, hub->key) ||
         (listening && (zmq_setsockopt(l->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) ||
                        zmq_setsockopt(l->socket, ZMQ_CURVE_SERVER, &one, sizeof one) ||
-                       zmq_setsockopt(l->socket, ZMQ_ZAP_DOMAIN, domains[plane], strlen(domains[plane]))))) {
+                       zmq_setsockopt(l->socket, ZMQ_ZAP_DOMAIN, hub_plane_names[plane], strlen(hub_plane_names[plane]))))) {
         rc = error_set(err, ERR_IO, "%s: cannot make a socket: %s", endpoint, zmq_strerror(errno));
         goto fail;
     }
@@ -251,7 +250,7 @@ static int send_error(const struct link *l, const struct link_peer *to, struct e
     }
 }
 
-int link_send(struct link *l, const struct link_peer *to, const struct link_part *parts, size_t count,
+int link_send(struct link *l, const struct link_peer *to, const struct frame_part *parts, size_t count,
               struct error *err)
 {
     if (!count || count > LINK_PARTS_MAX || !to != !l->listening)
@@ -317,7 +316,7 @@ void link_message_free(struct link_message *m)
     m->part_count = 0;
 }
 
-static int hold_part(struct held *h, zmq_msg_t *part, struct link_part *out)
+static int hold_part(struct held *h, zmq_msg_t *part, struct frame_part *out)
 {
     size_t i = h->count, size = zmq_msg_size(part);
     void *data = zmq_msg_data(part), *copy = NULL;
@@ -330,7 +329,7 @@ static int hold_part(struct held *h, zmq_msg_t *part, struct link_part *out)
     zmq_msg_move(&h->messages[i], part);
     h->copies[i] = copy;
     h->count++;
-    *out = (struct link_part){copy ? copy : zmq_msg_data(&h->messages[i]), size};
+    *out = (struct frame_part){copy ? copy : zmq_msg_data(&h->messages[i]), size};
     return 0;
 }
 

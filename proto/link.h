@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "proto/frame.h"
 #include "proto/keys.h"
 
 struct hub;
@@ -57,21 +58,16 @@ bool link_peer_same(const struct link_peer *a, const struct link_peer *b);
 
 #define LINK_PARTS_MAX 4
 
-struct link_part {
-    const void *data;
-    size_t size;
-};
-
 /* Queues one multipart message without blocking. ERR_BUSY: the peer does not keep up (high-water mark); ERR_LOST: that
  * peer is not connected (listening links). `to` is NULL on connecting links. Bytes are copied. */
-int link_send(struct link *l, const struct link_peer *to, const struct link_part *parts, size_t count,
+int link_send(struct link *l, const struct link_peer *to, const struct frame_part *parts, size_t count,
               struct error *err);
 
 /* A received message: parts stay valid until link_message_free. Part data is at least 16-byte aligned. */
 struct link_message {
     struct link_peer from;
     size_t part_count;
-    struct link_part parts[LINK_PARTS_MAX];
+    struct frame_part parts[LINK_PARTS_MAX];
     void *memory; /* private */
 };
 /* 1 and a message, 0 when none waits, negative on error (too many or too large parts: dropped, counted, ERR_BOUND). */

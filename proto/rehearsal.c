@@ -2,13 +2,10 @@
 #include "proto/rehearsal.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <time.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "proto/activation.h"
 #include "proto/frame.h"
 #include "proto/hub.h"
 
@@ -26,7 +23,7 @@ enum { THROWS = 0, RECEIVES = 1 }; /* the connecting end, which has a peer from 
 struct rehearsal {
     struct link *ends[REHEARSAL_LINKS];
     struct link_peer thrower;   /* whom the listening end answers, once a frame has come from there */
-    struct buffer header, tokens, rows;
+    struct buffer header, tokens;
     int64_t waits_us;           /* since when the node waits for a frame; 0: it does not */
     int64_t waited_us[WAITS];   /* how long it waited the last times */
     uint32_t waits;
@@ -37,17 +34,6 @@ struct rehearsal {
     uint64_t count;
 };
 
-static int make_rows(struct rehearsal *r, struct error *err)
-{
-    size_t bytes = activation_bytes(CODEC_F32, 1, WIDTH);
-    char *at = buffer_reserve(&r->rows, bytes);
-    if (!at)
-        return error_set(err, r->rows.failed, "no memory for %zu bytes to rehearse with", bytes);
-    memset(at, 0, bytes);
-    r->rows.size = bytes;
-    return 0;
-}
-
 int rehearsal_create(struct hub *hub, struct rehearsal **out, struct error *err)
 {
     const char *key = key_public_text(hub->key);
@@ -55,8 +41,8 @@ int rehearsal_create(struct hub *hub, struct rehearsal **out, struct error *err)
     struct rehearsal *r = mem_zalloc(1, sizeof *r);
     if (!r)
         return error_set(err, ERR_NOMEM, "no memory to rehearse with");
-    int rc = make_rows(r, err);
-    if (!rc && !(rc = hub_allow(hub, PLANE_SELF, &key, 1, err)))
+    int rc = hub_allow(hub, PLANE_SELF, &key, 1, err);
+    if (!rc)
         rc = link_listen(hub, PLANE_SELF, "tcp://127.0.0.1:*", &r->ends[RECEIVES], err);
     if (!rc) {
         snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", link_port(r->ends[RECEIVES]));
@@ -78,7 +64,6 @@ void rehearsal_destroy(struct rehearsal *r)
         link_close(r->ends[end], 0);
     buffer_free(&r->header);
     buffer_free(&r->tokens);
-    buffer_free(&r->rows);
     mem_free(r);
 }
 
@@ -115,16 +100,17 @@ static int64_t expected_us(const struct rehearsal *r)
 /* As a stage makes a frame, and reads it. */
 static void throw(struct rehearsal *r, int64_t now_us)
 {
+    static const float row[WIDTH];
     const int32_t token = 0;
     struct frame_span span = {.sequence = 1, .count = 1, .next_token = -1, .tokens = &token};
     const struct frame_work work = {.span_count = 1, .spans = &span, .tokens = 1, .codec = CODEC_F32, .width = WIDTH,
-                                    .activation_bytes = r->rows.size};
+                                    .activation_bytes = sizeof row};
     buffer_clear(&r->header);
     buffer_clear(&r->tokens);
     if (frame_encode_work(&work, &r->header, &r->tokens, NULL))
         return;
-    const struct link_part parts[] = {
-        {r->header.data, r->header.size}, {r->tokens.data, r->tokens.size}, {r->rows.data, r->rows.size}};
+    const struct frame_part parts[] = {
+        {r->header.data, r->header.size}, {r->tokens.data, r->tokens.size}, {row, sizeof row}};
     const struct link_peer *to = r->lies == THROWS ? NULL : &r->thrower;
     r->thrown_us = now_us;
     if (link_send(r->ends[r->lies], to, parts, sizeof parts / sizeof *parts, NULL))
@@ -135,11 +121,8 @@ static void throw(struct rehearsal *r, int64_t now_us)
 
 static void take(struct rehearsal *r, int end, const struct link_message *m, int64_t now_us)
 {
-    struct frame_part parts[LINK_PARTS_MAX];
     struct data_frame frame;
-    for (size_t i = 0; i < m->part_count; i++)
-        parts[i] = (struct frame_part){m->parts[i].data, m->parts[i].size};
-    if (!frame_decode_data(parts, m->part_count, &frame, NULL))
+    if (!frame_decode_data(m->parts, m->part_count, &frame, NULL))
         frame_free(&frame);
     if (end == RECEIVES)
         r->thrower = m->from;
@@ -189,12 +172,6 @@ int64_t rehearsal_slept_us(int64_t waited_us)
     return waited_us > FIRST_US + AHEAD_US && waited_us < LAST_US ? AHEAD_US : waited_us;
 }
 
-static void sleep_us(int64_t us)
-{
-    const struct timespec t = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
-    nanosleep(&t, NULL);
-}
-
 void rehearsal_pause(struct rehearsal *r, int64_t us)
 {
     int64_t now = clock_us();
@@ -204,7 +181,7 @@ void rehearsal_pause(struct rehearsal *r, int64_t us)
         bool ready[REHEARSAL_LINKS];
         int again_ms = rehearsal_look(r, now);
         if (again_ms < 0 || end - now < again_ms * 1000)
-            sleep_us(end - now);
+            clock_sleep_ns((end - now) * 1000);
         else
             link_wait(r->ends, REHEARSAL_LINKS, NULL, again_ms, ready);
     }

@@ -81,13 +81,13 @@ void compute_fail(struct compute *c, const struct frame_work *w, const struct er
 void outbox_flush(struct compute *c)
 {
     struct outbox *o = &c->outbox;
-    struct link_part parts[3];
+    struct frame_part parts[3];
     struct error err = {0};
     size_t bytes = 0;
     if (!o->full)
         return;
     for (size_t i = 0; i < o->parts; i++) {
-        parts[i] = (struct link_part){o->part[i].data, o->part[i].size};
+        parts[i] = (struct frame_part){o->part[i].data, o->part[i].size};
         bytes += o->part[i].size;
     }
     int rc = o->to_next && !c->next ? ERR_LOST
@@ -123,7 +123,7 @@ static void refuse_frame(struct compute *c, const struct link_peer *from, const 
 static void send_small(struct link *l, const struct link_peer *to, const struct buffer *header)
 {
     struct error err = {0};
-    if (link_send(l, to, &(struct link_part){header->data, header->size}, 1, &err))
+    if (link_send(l, to, &(struct frame_part){header->data, header->size}, 1, &err))
         log_debug("%s", err.text);
 }
 
@@ -165,14 +165,6 @@ static void tend_next(struct compute *c)
 
 /* ---- Frames ------------------------------------------------------------------------------------------------------ */
 
-static int decode(const struct link_message *m, struct data_frame *f, struct error *err)
-{
-    struct frame_part parts[LINK_PARTS_MAX];
-    for (size_t i = 0; i < m->part_count; i++)
-        parts[i] = (struct frame_part){m->parts[i].data, m->parts[i].size};
-    return frame_decode_data(parts, m->part_count, f, err);
-}
-
 static void answer_echo(struct compute *c, const struct data_frame *f, const struct link_message *m, int64_t received_us)
 {
     struct buffer header = {0};
@@ -182,7 +174,7 @@ static void answer_echo(struct compute *c, const struct data_frame *f, const str
         rehearsal_pause(c->rehearsal, f->echo_hold_us);
     uint32_t held_us = f->echo_hold_us ? (uint32_t)(clock_us() - received_us) : 0;
     if (!frame_encode_echo(f->echo_id, parts == 2 ? f->echo_bytes : 0, false, true, held_us, &header, NULL)) {
-        struct link_part reply[2] = {{header.data, header.size}, {m->parts[1].data, m->parts[1].size}};
+        struct frame_part reply[2] = {{header.data, header.size}, {m->parts[1].data, m->parts[1].size}};
         if (link_send(c->w->data, &m->from, reply, parts, &err))
             log_debug("echo: %s", err.text);
     }
@@ -197,7 +189,7 @@ static void take_frame(struct compute *c, const struct link_message *m, int64_t 
     for (size_t i = 0; i < m->part_count; i++)
         bytes += m->parts[i].size;
     atomic_fetch_add(&c->w->vitals.bytes_in, bytes);
-    int rc = decode(m, &f, &why);
+    int rc = frame_decode_data(m->parts, m->part_count, &f, &why);
     if (rc == ERR_NOMEM)
         fail_epoch(c, &why);
     else if (rc)
@@ -244,7 +236,7 @@ static bool take_from_next(struct compute *c)
     int rc = c->next && link_may_have(c->next) ? link_receive(c->next, &m, &err) : 0;
     if (rc <= 0)
         return false;
-    if (decode(&m, &f, &err)) {
+    if (frame_decode_data(m.parts, m.part_count, &f, &err)) {
         refuse_frame(c, &m.from, &err);
     } else {
         if (session_next(&c->session, &f))

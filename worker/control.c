@@ -39,7 +39,7 @@ static int send_to(struct control *c, const struct control_message *m, const str
             usleep(MEMORY_WAIT_US);
         rc = control_encode(m, &b, &err);
         if (!rc)
-            rc = link_send(c->w->control, to, &(struct link_part){b.data, b.size}, 1, &err);
+            rc = link_send(c->w->control, to, &(struct frame_part){b.data, b.size}, 1, &err);
         buffer_free(&b);
     }
     if (rc && rc != ERR_LOST)

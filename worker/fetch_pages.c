@@ -47,7 +47,7 @@ static int ask(struct fetching *f, const struct asked *a)
     struct buffer header = {0};
     int rc = weights_frame_encode(&want, &header, NULL);
     if (!rc)
-        rc = link_send(f->link, NULL, &(struct link_part){header.data, header.size}, 1, NULL);
+        rc = link_send(f->link, NULL, &(struct frame_part){header.data, header.size}, 1, NULL);
     buffer_free(&header);
     return rc;
 }
@@ -130,11 +130,8 @@ static void receive_all(struct fetching *f, int64_t now)
 {
     struct link_message in;
     while (link_receive(f->link, &in, NULL) > 0) {
-        struct frame_part parts[LINK_PARTS_MAX];
         struct weights_frame page;
-        for (size_t i = 0; i < in.part_count; i++)
-            parts[i] = (struct frame_part){in.parts[i].data, in.parts[i].size};
-        if (!weights_frame_decode(parts, in.part_count, &page, NULL)) {
+        if (!weights_frame_decode(in.parts, in.part_count, &page, NULL)) {
             if (page.kind == WEIGHTS_PAGE && page.epoch == f->job->message.epoch)
                 take_answer(f, &page, now);
             weights_frame_free(&page);

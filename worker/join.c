@@ -86,7 +86,7 @@ static int say(struct talk *t, const struct join_message *m, struct error *err)
     struct buffer bytes = {0};
     int rc = join_encode(m, &bytes, err);
     if (!rc)
-        rc = link_send(t->link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, err);
+        rc = link_send(t->link, NULL, &(struct frame_part){bytes.data, bytes.size}, 1, err);
     buffer_free(&bytes);
     return rc == ERR_BUSY || rc == ERR_LOST || rc == ERR_AUTH ? 0 : rc; /* the link's state tells; asked again later */
 }

@@ -25,7 +25,7 @@ int slices_send(struct slices *s, struct link *link, const struct link_peer *to,
     struct error err = {0};
     int rc = weights_frame_encode(f, &header, &err);
     if (!rc) {
-        struct link_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
+        struct frame_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
         rc = link_send(link, to, parts, f->raw_bytes ? 2 : 1, &err);
     }
     if (!rc && f->kind == WEIGHTS_PIECE)
@@ -170,12 +170,9 @@ static void serve_page(struct slices *s, const struct weights_frame *want, const
 
 static void take_frame(struct slices *s, struct source_link *from, const struct link_message *in, int64_t now_ms)
 {
-    struct frame_part parts[LINK_PARTS_MAX];
     struct weights_frame f;
     struct error err = {0};
-    for (size_t i = 0; i < in->part_count; i++)
-        parts[i] = (struct frame_part){in->parts[i].data, in->parts[i].size};
-    if (weights_frame_decode(parts, in->part_count, &f, &err)) {
+    if (weights_frame_decode(in->parts, in->part_count, &f, &err)) {
         atomic_fetch_add(&s->w->vitals.dropped, 1);
         log_debug("dropped a frame from %s: %s", in->from.public_key, err.text);
         return;

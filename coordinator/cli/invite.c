@@ -109,7 +109,7 @@ static int send_reply(struct invite *v, const struct link_peer *to, const struct
     struct buffer bytes = {0};
     int rc = join_encode(reply, &bytes, err);
     if (!rc)
-        rc = link_send(v->link, to, &(struct link_part){bytes.data, bytes.size}, 1, err);
+        rc = link_send(v->link, to, &(struct frame_part){bytes.data, bytes.size}, 1, err);
     buffer_free(&bytes);
     if (rc == ERR_LOST || rc == ERR_BUSY) /* it will ask again, or not */
         rc = 0;

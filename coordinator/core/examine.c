@@ -67,7 +67,7 @@ static void say(struct patient *p, struct control_message *m, uint64_t request)
     struct buffer bytes = {0};
     m->request = request;
     if (!control_encode(m, &bytes, NULL))
-        link_send(p->link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, NULL);
+        link_send(p->link, NULL, &(struct frame_part){bytes.data, bytes.size}, 1, NULL);
     buffer_free(&bytes);
 }
 

@@ -28,7 +28,7 @@ static int send_control(struct runner *r, uint32_t node, const struct control_me
     struct buffer bytes = {.limit = FRAME_HEADER_BYTES_MAX};
     int rc = control_encode(message, &bytes, err);
     if (!rc && r->controls[node].link) {
-        rc = link_send(r->controls[node].link, NULL, &(struct link_part){bytes.data, bytes.size}, 1, err);
+        rc = link_send(r->controls[node].link, NULL, &(struct frame_part){bytes.data, bytes.size}, 1, err);
         if (rc == ERR_BUSY || rc == ERR_LOST || rc == ERR_AUTH) {
             /* Not taken: the node does not keep up or is gone. Its heartbeat or deadline will say so. */
             log_debug("%s to \"%s\" was not sent: %s", control_kind_name(message->kind),

@@ -48,7 +48,7 @@ static bool answer(struct offer *o, struct node *n, const struct weights_frame *
     struct error err = {0};
     int rc = weights_frame_encode(f, &header, &err);
     if (!rc) {
-        struct link_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
+        struct frame_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
         rc = link_send(n->link, NULL, parts, f->raw_bytes ? 2 : 1, &err);
     }
     if (rc)
@@ -115,14 +115,11 @@ static void take_question(struct offer *o, struct node *n, const struct weights_
 static bool receive(struct offer *o, struct node *n)
 {
     struct link_message in;
-    struct frame_part parts[LINK_PARTS_MAX];
     struct weights_frame f;
     struct error err = {0};
     if (link_receive(n->link, &in, &err) <= 0)
         return false;
-    for (size_t i = 0; i < in.part_count; i++)
-        parts[i] = (struct frame_part){in.parts[i].data, in.parts[i].size};
-    if (weights_frame_decode(parts, in.part_count, &f, &err)) {
+    if (weights_frame_decode(in.parts, in.part_count, &f, &err)) {
         log_debug("dropped a frame from %s: %s", in.from.public_key, err.text);
     } else {
         if (f.kind == WEIGHTS_ASK || f.kind == WEIGHTS_WANT)

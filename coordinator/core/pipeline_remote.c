@@ -42,7 +42,7 @@ static int send_attach(struct remote *r, int end, struct error *err)
     struct buffer header = {.limit = FRAME_HEADER_BYTES_MAX};
     int rc = frame_encode_attach(r->epoch, roles[end], &header, err);
     if (!rc)
-        rc = link_send(r->links[end], NULL, &(struct link_part){header.data, header.size}, 1, err);
+        rc = link_send(r->links[end], NULL, &(struct frame_part){header.data, header.size}, 1, err);
     buffer_free(&header);
     r->attach_sent_us[end] = clock_us();
     return rc == ERR_BUSY || rc == ERR_AUTH ? 0 : rc; /* it is sent again: a stage lets us in when it has its plan */
@@ -53,7 +53,7 @@ static int flush(struct remote *r, struct error *err)
 {
     while (r->waiting) {
         struct waiting *w = r->waiting;
-        struct link_part parts[2] = {{w->header.data, w->header.size}, {w->tokens.data, w->tokens.size}};
+        struct frame_part parts[2] = {{w->header.data, w->header.size}, {w->tokens.data, w->tokens.size}};
         int rc = link_send(r->links[FEEDS], NULL, parts, 2, err);
         if (rc == ERR_BUSY || rc == ERR_AUTH) /* of a peer that is another process by now, its state will tell */
             return 0;
@@ -105,13 +105,10 @@ static int remote_submit(struct pipeline *p, const struct frame_work *work, stru
 /* One message of one link: 1 when *out is a result, 0 when it was something else (or old), negative on error. */
 static int take(struct remote *r, int end, struct link_message *message, struct pipeline_result *out, struct error *err)
 {
-    struct frame_part parts[LINK_PARTS_MAX];
     struct data_frame frame;
-    for (size_t i = 0; i < message->part_count; i++) {
-        parts[i] = (struct frame_part){message->parts[i].data, message->parts[i].size};
+    for (size_t i = 0; i < message->part_count; i++)
         r->received_bytes += message->parts[i].size;
-    }
-    int rc = frame_decode_data(parts, message->part_count, &frame, err);
+    int rc = frame_decode_data(message->parts, message->part_count, &frame, err);
     if (rc)
         return rc;
     if (frame.epoch == r->epoch && frame.kind == DATA_ATTACHED)

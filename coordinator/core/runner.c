@@ -8,8 +8,8 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/sensors.h"
-#include "proto/rehearsal.h"
 #include "coordinator/core/runner_state.h"
+#include "proto/rehearsal.h"
 
 #define REBALANCE_LEAST 0.01 /* a gain below is noise, even when someone asks */
 

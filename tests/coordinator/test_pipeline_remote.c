@@ -64,7 +64,7 @@ static void stage_answer(struct stage *s)
     while (link_receive(s->data, &m, NULL) > 0) {
         struct buffer header = {0};
         CHECK_INT(frame_encode_attached(EPOCH, 0, &header, NULL), 0);
-        link_send(s->data, &m.from, &(struct link_part){header.data, header.size}, 1, NULL);
+        link_send(s->data, &m.from, &(struct frame_part){header.data, header.size}, 1, NULL);
         buffer_free(&header);
         link_message_free(&m);
     }

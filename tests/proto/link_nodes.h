@@ -92,7 +92,7 @@ static inline bool wait_state(struct link *l, struct link *other, enum link_stat
 
 static inline int say(struct link *l, const struct link_peer *to, const char *text)
 {
-    return link_send(l, to, &(struct link_part){text, strlen(text)}, 1, NULL);
+    return link_send(l, to, &(struct frame_part){text, strlen(text)}, 1, NULL);
 }
 
 static inline bool says(const struct link_message *m, const char *text)

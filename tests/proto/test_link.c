@@ -16,7 +16,7 @@ static void messages_carry_the_key_of_their_sender(void)
     static uint32_t big[2 << 20];
     for (size_t i = 0; i < sizeof big / sizeof *big; i++)
         big[i] = (uint32_t)(i * 2654435761u);
-    struct link_part parts[4] = {{"head", 4}, {big, sizeof big}, {"", 0}, {"abc", 3}};
+    struct frame_part parts[4] = {{"head", 4}, {big, sizeof big}, {"", 0}, {"abc", 3}};
     CHECK_INT(link_send(client, NULL, parts, 4, NULL), 0);
     struct link_message m;
     REQUIRE(receive(server, client, 5000, &m));
@@ -274,7 +274,7 @@ static void queues_are_bounded(void)
     struct link *server, *client;
     REQUIRE(pair_open(&a, &b, PLANE_DATA, &server, &client) && wait_state(client, NULL, LINK_UP, 3000));
     static char block[1 << 20];
-    struct link_part part = {block, sizeof block};
+    struct frame_part part = {block, sizeof block};
     int sent = 0, rc = 0;
     for (int64_t end = clock_ms() + 3000; sent < 1000 && clock_ms() < end;) {
         rc = link_send(client, NULL, &part, 1, NULL);
@@ -347,7 +347,7 @@ static void rude_peers_do_no_harm(void)
     CHECK(!receive(server, NULL, 500, &m));
     struct link *good = dial(&b, PLANE_CONTROL, link_port(server), public_of(&a));
     REQUIRE(good);
-    CHECK_INT(link_send(good, NULL, &(struct link_part){large, sizeof large}, 1, &err), ERR_BOUND);
+    CHECK_INT(link_send(good, NULL, &(struct frame_part){large, sizeof large}, 1, &err), ERR_BOUND);
     CHECK_INT(say(good, NULL, "good"), 0);
     bool heard = false;
     while (!heard && receive(server, good, 3000, &m)) {
@@ -376,7 +376,7 @@ static void the_wire_shows_nothing(void)
     allow(&a, PLANE_DATA, &b);
     struct link *client = dial(&b, PLANE_DATA, tap.port, public_of(&a));
     REQUIRE(client);
-    struct link_part parts[2] = {{prompt, sizeof prompt}, {activations, sizeof activations}};
+    struct frame_part parts[2] = {{prompt, sizeof prompt}, {activations, sizeof activations}};
     struct link_message m;
     for (int i = 0; i < 20; i++) {
         CHECK_INT(link_send(client, NULL, parts, 2, NULL), 0);

@@ -241,7 +241,7 @@ int rig_say(struct link *l, const struct control_message *m)
     struct error err = {0};
     int rc = control_encode(m, &b, &err);
     if (!rc)
-        rc = link_send(l, NULL, &(struct link_part){b.data, b.size}, 1, &err);
+        rc = link_send(l, NULL, &(struct frame_part){b.data, b.size}, 1, &err);
     buffer_free(&b);
     return rc;
 }
@@ -369,14 +369,14 @@ static bool attach(struct link *l, uint64_t epoch, uint32_t role)
         struct link_message m;
         struct data_frame f;
         if (clock_ms() >= again) {
-            link_send(l, NULL, &(struct link_part){header.data, header.size}, 1, NULL);
+            link_send(l, NULL, &(struct frame_part){header.data, header.size}, 1, NULL);
             again = clock_ms() + 300;
         }
         if (link_receive(l, &m, NULL) != 1) {
             link_wait(&l, 1, NULL, 10, &ready);
             continue;
         }
-        if (!frame_decode_data(&(struct frame_part){m.parts[0].data, m.parts[0].size}, 1, &f, NULL)) {
+        if (!frame_decode_data(m.parts, 1, &f, NULL)) {
             attached = f.kind == DATA_ATTACHED && f.epoch == epoch;
             frame_free(&f);
         }
@@ -439,7 +439,7 @@ int rig_feed(struct rig_pipe *p, const struct rig_span *spans, uint32_t count, b
     }
     struct buffer header = {0}, tokens = {0};
     int rc = frame_encode_work(&w, &header, &tokens, NULL);
-    struct link_part parts[2] = {{header.data, header.size}, {tokens.data, tokens.size}};
+    struct frame_part parts[2] = {{header.data, header.size}, {tokens.data, tokens.size}};
     if (!rc)
         rc = link_send(p->feed, NULL, parts, 2, NULL);
     buffer_free(&header);
@@ -452,14 +452,11 @@ bool rig_result(struct rig_pipe *p, struct rig_result *out, int ms)
     for (int64_t end = clock_ms() + limit(ms); clock_ms() < end;) {
         struct link *links[2] = {p->results, p->feed};
         bool ready[2];
-        struct frame_part parts[LINK_PARTS_MAX];
         if (link_receive(p->results, &out->message, NULL) != 1) {
             link_wait(links, 1, NULL, 10, ready);
             continue;
         }
-        for (size_t i = 0; i < out->message.part_count; i++)
-            parts[i] = (struct frame_part){out->message.parts[i].data, out->message.parts[i].size};
-        if (!frame_decode_data(parts, out->message.part_count, &out->frame, NULL)) {
+        if (!frame_decode_data(out->message.parts, out->message.part_count, &out->frame, NULL)) {
             if (out->frame.kind == DATA_RESULT)
                 return true;
             frame_free(&out->frame);

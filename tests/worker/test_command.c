@@ -63,13 +63,13 @@ static void strangers_and_nonsense_are_refused(void)
     /* From the allowed coordinator: bytes that are no message, and a message of another version. */
     struct control_message m, hello = {.kind = CONTROL_HELLO};
     for (int i = 0; i < 5; i++)
-        CHECK_INT(link_send(w.control, NULL, &(struct link_part){"nonsense", 8}, 1, NULL), 0);
+        CHECK_INT(link_send(w.control, NULL, &(struct frame_part){"nonsense", 8}, 1, NULL), 0);
     REQUIRE(rig_hear(w.control, 0, CONTROL_FAILURE, &m, 5000));
     CHECK_INT(m.u.failure.code, ERR_FORMAT);
     struct buffer b = {0};
     CHECK_INT(control_encode(&hello, &b, NULL), 0);
     b.data[1] = 9;
-    CHECK_INT(link_send(w.control, NULL, &(struct link_part){b.data, b.size}, 1, NULL), 0);
+    CHECK_INT(link_send(w.control, NULL, &(struct frame_part){b.data, b.size}, 1, NULL), 0);
     buffer_free(&b);
     do
         REQUIRE(rig_hear(w.control, 0, CONTROL_FAILURE, &m, 5000));

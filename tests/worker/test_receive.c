@@ -25,7 +25,7 @@ static bool send_frame(struct link *l, const struct weights_frame *f)
     struct buffer header = {0};
     struct error err = {0};
     int rc = weights_frame_encode(f, &header, &err);
-    struct link_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
+    struct frame_part parts[2] = {{header.data, header.size}, {f->raw, f->raw_bytes}};
     if (!rc)
         rc = link_send(l, NULL, parts, f->raw_bytes ? 2 : 1, &err);
     buffer_free(&header);
@@ -37,11 +37,8 @@ static void give(struct giver *g)
 {
     struct link_message in;
     while (link_receive(g->link, &in, NULL) == 1) {
-        struct frame_part parts[LINK_PARTS_MAX];
         struct weights_frame f, reply;
-        for (size_t i = 0; i < in.part_count; i++)
-            parts[i] = (struct frame_part){in.parts[i].data, in.parts[i].size};
-        if (!weights_frame_decode(parts, in.part_count, &f, NULL)) {
+        if (!weights_frame_decode(in.parts, in.part_count, &f, NULL)) {
             struct seed seed = {.whole = model_gguf(g->model), .layout = g->list};
             bool kept_back = f.kind == WEIGHTS_WANT && !f.manifest && f.index == g->withheld;
             g->asked_withheld += kept_back;

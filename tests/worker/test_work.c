@@ -142,7 +142,7 @@ static void bad_frames_disturb_nobody(void)
         size_t size = 1 + (size_t)(hash_mix64((uint64_t)i) % 63);
         for (size_t k = 0; k < size; k++)
             junk[k] = (unsigned char)hash_mix64((uint64_t)i * 64 + k);
-        struct link_part parts[3] = {{junk, size}, {junk, size / 2}, {junk, size / 3}};
+        struct frame_part parts[3] = {{junk, size}, {junk, size / 2}, {junk, size / 3}};
         int rc;
         while ((rc = link_send(p.feed, NULL, parts, 1 + (size_t)i % 3, NULL)) == ERR_BUSY)
             usleep(1000);
